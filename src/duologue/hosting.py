@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
@@ -29,6 +30,7 @@ from duologue.server.serving import serve_app
 if TYPE_CHECKING:
     from duologue.edges.telephone.carrier import Carrier
     from duologue.observe import Metrics
+    from duologue.observe.live import LiveCall
     from duologue.stores import ConversationStores
 
 import_module("duologue.agent.session")  # now, because the first call should not wait for it
@@ -97,6 +99,7 @@ def create_app(
     rtvi: bool = False,
     metrics: Metrics | None = None,
     stores: ConversationStores | None = None,
+    live: bool | None = None,
 ) -> CallApp:
     """Create an ASGI app in which each caller talks with an agent of their own.
 
@@ -116,11 +119,15 @@ def create_app(
         stores: Where the conversations of agents are kept that have no store of their own, each
             under the id of its session. In a database, also the tickets by which another process
             takes up the calls of one that has died. Close it after the server.
+        live: Whether the page at ``/calls`` shows what is said in running calls, behind the token.
+            By default only if nobody but people on this machine can reach it. It does not see
+            agents of ``handle_call``.
 
     Raises:
         ConfigError: Neither or both of ``make_agent`` and ``handle_call`` are given.
     """
     config = config or ServerConfig()
+    live = config.private if live is None else live
     app = create_call_app(
         agent_call_handler(
             make_agent,
@@ -129,12 +136,18 @@ def create_app(
             on_end=on_end,
             on_ending=on_ending,
             stores=stores,
+            live=live,
         ),
         config,
     )
     if stores is not None:
         app.calls.shared_tickets = stores.tickets
-    app.calls.record = lambda edge: _CallRecord(cast("Edge", edge), on_end, on_ending, stores)
+
+    def record(edge: object) -> _CallRecord:
+        return _CallRecord(cast("Edge", edge), on_end, on_ending, stores, live=live)
+
+    app.calls.record = record
+    app.api.page = _live_page
     if metrics is not None:
         shown = metrics
 
@@ -171,6 +184,7 @@ async def serve(
     rtvi: bool = False,
     metrics: Metrics | None = None,
     stores: ConversationStores | None = None,
+    live: bool | None = None,
     ready: Callable[[str], None] | None = None,
     listener: socket.socket | None = None,
 ) -> None:
@@ -188,6 +202,7 @@ async def serve(
         rtvi: See `create_app`.
         metrics: See `create_app`.
         stores: See `create_app`.
+        live: See `create_app`.
         ready: Called once with the address to open; by default the address is printed.
         listener: A listening socket (see `listen`).
 
@@ -205,6 +220,7 @@ async def serve(
         rtvi=rtvi,
         metrics=metrics,
         stores=stores,
+        live=live,
     )
     await serve_app(app, config, ready=ready, listener=listener)
 
@@ -217,6 +233,7 @@ def agent_call_handler(
     on_end: OnEnd | None = None,
     on_ending: OnEnding | None = None,
     stores: ConversationStores | None = None,
+    live: bool = False,
 ) -> CallHandler:
     """Return a handler that gives each call its own agent; the page gets every public event."""
     if (make_agent is None) == (handle_call is None):
@@ -244,7 +261,7 @@ def agent_call_handler(
             resumed=signalling.resumed,
             keep_s=signalling.keep_s,
         )
-        call = _CallRecord(edge, on_end, on_ending, stores)
+        call = _CallRecord(edge, on_end, on_ending, stores, live=live)
         signalling.control = call.control
         signalling.after_call = call.after_call
         try:
@@ -268,7 +285,7 @@ def agent_call_handler(
 
 
 class _CallRecord:
-    """What is known of a call for its `CallEnd`."""
+    """What is known of a call for its `CallEnd`, and for the page of running calls."""
 
     def __init__(
         self,
@@ -276,10 +293,14 @@ class _CallRecord:
         on_end: OnEnd | None,
         on_ending: OnEnding | None,
         stores: ConversationStores | None,
+        *,
+        live: bool,
     ) -> None:
         self.edge = edge
         self._stores = stores
         self.agent: Agent | None = None
+        self.live: LiveCall | None = None
+        self.is_followed = live
         self.error: Exception | None = None
         self.control: CallControl = _Control(self, on_ending)
         self.after_call: Callable[[], Awaitable[None]] | None = (
@@ -288,9 +309,15 @@ class _CallRecord:
         self._started_at = time.monotonic()
 
     def agent_made(self, agent: object) -> None:
-        """Record the agent; keep its conversation if it has no store."""
+        """Record the agent, before it joins; keep its conversation if it has no store."""
         self.agent = agent if isinstance(agent, Agent) else None
-        if self.agent is None or self._stores is None or self.agent.conversation.has_store:
+        if self.agent is None:
+            return
+        if self.is_followed:
+            from duologue.observe.live import LiveCall
+
+            self.live = LiveCall(self.agent)
+        if self._stores is None or self.agent.conversation.has_store:
             return
         # The page keeps the id of its session over several calls.
         conversation_id = getattr(self.edge, "session_id", "") or current_call_id()
@@ -356,10 +383,32 @@ class _Control:
             if inspect.isawaitable(result):
                 await result
 
+    def summary(self) -> JsonObject:
+        """Return how the call goes, without words."""
+        return {} if self._call.live is None else self._call.live.summary()
+
+    def changes(self, after: int) -> JsonObject:
+        """Return what has happened since the answer of that version, with the words."""
+        if self._call.live is not None:
+            return self._call.live.changes(after)
+        if not self._call.is_followed:
+            raise UnsupportedError(
+                "what is said is shown only if the server is started with --live, or with "
+                "create_app(live=True)"
+            )
+        raise UnsupportedError("this call has no agent yet, or handle_call conducts it")
+
     def _agent(self) -> Agent:
         if self._call.agent is None:
             raise UnsupportedError("this call has no agent yet, or handle_call conducts it")
         return self._call.agent
+
+
+@functools.cache
+def _live_page() -> tuple[bytes, Mapping[str, str]]:
+    from duologue.observe.pages import live_page
+
+    return live_page()
 
 
 def _state_of(edge: Edge) -> str:

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import httpx
 import pytest
 import websockets
+from served_program import Server, running_program
 from server_fixture import answer, receive_close, until
 
 from duologue.errors import ConfigError
@@ -42,68 +43,15 @@ run_in_loop(serve_app(create_call_app(handler, config), config), LOOP)
 """
 
 
-class Server:
-    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
-        self.process = process
-        self.url = url
-
-    @asynccontextmanager
-    async def admitted(self) -> AsyncIterator[websockets.ClientConnection]:
-        """Yield the socket of an admitted call."""
-        async with websockets.connect(self.url.replace("http", "ws") + "call") as socket:
-            await socket.send('{"type": "hello"}')
-            assert (await answer(socket))["type"] == "config"
-            yield socket
-
-    @asynccontextmanager
-    async def call(self) -> AsyncIterator[tuple[websockets.ClientConnection, int]]:
-        """Yield the socket of an admitted call, and the pid of its worker."""
-        async with self.admitted() as socket:
-            await socket.send('{"type": "mute", "muted": false}')
-            yield socket, (await answer(socket))["pid"]
-
-    async def get(self, path: str) -> dict:
-        async with httpx.AsyncClient(base_url=self.url) as client:
-            return (await client.get(path)).json()
-
-    async def workers(self, count: int, seconds: float = 20) -> list[int]:
-        """Wait until so many workers are ready; return their pids."""
-        async with asyncio.timeout(seconds):
-            while True:
-                pids = [worker["pid"] for worker in (await self.get("/health"))["workers"]]
-                if len(pids) == count:
-                    # Until the workers have reported that these connections are closed.
-                    await asyncio.sleep(0.3)
-                    return pids
-                await asyncio.sleep(0.05)
-
-
 @asynccontextmanager
 async def running(loop: str = "asyncio", before: str = "", **settings) -> AsyncIterator[Server]:
     program = PROGRAM.replace(
         "SETTINGS",
         repr({"workers": 2, "offer_timeout_s": 60, "max_tick_delay_ms": None} | settings),
     )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        program.replace("LOOP", repr(loop)).replace("BEFORE", before),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
-        yield Server(process, line.split()[-1] if line else "")
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-            process.send_signal(signal.SIGINT)
-        try:
-            await asyncio.wait_for(process.communicate(), 10)
-        except TimeoutError:
-            process.kill()
-            raise
+    program = program.replace("LOOP", repr(loop)).replace("BEFORE", before)
+    async with running_program(program) as server:
+        yield server
 
 
 @pytest.mark.parametrize("loop", EVENT_LOOPS)

@@ -1,4 +1,4 @@
-"""What ``--metrics``, ``--otel`` and ``--record`` attach to each agent of a server."""
+"""What ``--metrics``, ``--otel``, ``--record`` and ``--live`` attach to each agent of a server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from duologue.agent.agent import Agent
     from duologue.observe import Metrics, StallWatchdog
 
-_NAMES = ("metrics", "otel", "record", "record_wire")
+_NAMES = ("metrics", "otel", "record", "record_wire", "live")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +31,14 @@ class Observation:
         otel: Send traces by OTLP.
         record: The folder of the recordings; None records nothing.
         record_wire: Record the model's messages, too.
+        live: Whether the page of running calls shows what is said; None is as `create_app` has it.
     """
 
     metrics: bool = False
     otel: bool = False
     record: Path | None = None
     record_wire: bool = False
+    live: bool | None = None
 
     def require_extras(self, command: str) -> None:
         """Raise `MissingExtraError` if something that is observed needs another package."""
@@ -102,7 +104,7 @@ def transport_of(edge: object) -> str:
 
 
 def observation_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add ``--metrics``, ``--otel``, ``--record`` and ``--record-wire`` to a command.
+    """Add the options of what is observed to a command.
 
     It gets an `Observation`.
     """
@@ -133,6 +135,12 @@ def observation_options(function: Callable[..., None]) -> Callable[..., None]:
             "--record-wire",
             is_flag=True,
             help="Record the model's messages, too; see duologue replay.",
+        ),
+        click.option(
+            "--live/--no-live",
+            default=None,
+            help="Show what is said in running calls at /calls, behind the token; by default only "
+            "where just this machine can look.",
         ),
     )
     for option in reversed(options):

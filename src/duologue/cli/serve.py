@@ -383,8 +383,9 @@ def serve_page(
             warning = await source.prepare()
             if warning and worker in (None, 1):
                 click.echo(f"Note: {warning}")
+        observing = observation or Observation()
         async with AsyncExitStack() as opened:
-            observers = opened.enter_context((observation or Observation()).begin())
+            observers = opened.enter_context(observing.begin())
             if stores is not None:
                 await opened.enter_async_context(stores)
                 await stores.check()
@@ -395,6 +396,7 @@ def serve_page(
                 rtvi=rtvi,
                 metrics=observers.metrics,
                 stores=stores,
+                live=observing.live,
                 ready=tell,
                 listener=listener,
             )

@@ -42,6 +42,8 @@ class AgentTurn:
     """All text that was made."""
     heard: str | None = None
     """The text that was heard; None while that is not known."""
+    heard_so_far: str = ""
+    """The text that was heard so far; what was heard is known for certain only at the end."""
     interrupted: bool = False
     has_interruption: bool = False
     """Something interrupted it; without that, one that is ``interrupted`` ended with the call."""
@@ -51,11 +53,20 @@ class AgentTurn:
     """When its first sign came."""
 
     @property
+    def heard_text(self) -> str:
+        """The text that was heard, as far as that is known."""
+        if self.heard is not None:
+            return self.heard
+        known = self.heard_so_far
+        return known if self.generated.startswith(known) else self.generated
+
+    @property
     def unheard(self) -> str:
-        """The text that was made and not heard."""
-        if self.heard is None or not self.generated.startswith(self.heard):
-            return "" if self.heard else self.generated
-        return self.generated[len(self.heard) :]
+        """The text that was made and not heard, or not yet."""
+        heard = self.heard_text
+        if not self.generated.startswith(heard):
+            return ""
+        return self.generated[len(heard) :]
 
 
 @dataclass(slots=True, eq=False)
@@ -122,11 +133,10 @@ class CallStory:
     @classmethod
     def read(cls, events: Sequence[JsonObject]) -> CallStory:
         """Read the events of a call, in their order."""
-        story = cls()
-        reader = _Reader(story)
+        reader = StoryReader()
         for event in events:
             reader.read(event)
-        return story
+        return reader.story
 
     @property
     def latencies_ms(self) -> list[float]:
@@ -140,17 +150,41 @@ class CallStory:
         return sum(turn.interrupted for turn in self.agent)
 
 
-class _Reader:
-    """Fills a story."""
+class StoryReader:
+    """Fills a story with one event after the other.
 
-    def __init__(self, story: CallStory) -> None:
-        self._story = story
+    Args:
+        max_entries: Most entries of each of its lists; then the oldest is removed. None keeps all.
+        max_chars: Most characters of what the agent generates in one speech; None keeps all.
+    """
+
+    def __init__(self, max_entries: int | None = None, max_chars: int | None = None) -> None:
+        self.story = CallStory()
+        self._max_entries = max_entries
+        self._max_chars = max_chars
+        self._story = self.story
         self._person: dict[str, PersonTurn] = {}
         self._agent: dict[str, AgentTurn] = {}
         self._tools: dict[str, ToolUse] = {}
 
     def read(self, event: JsonObject) -> None:
-        at = _number(event, "t")
+        """Read the next event, which has ``t``."""
+        self._read(event, _number(event, "t"))
+        if self._max_entries is not None:
+            self._trim(self._max_entries)
+
+    def _trim(self, limit: int) -> None:
+        story = self._story
+        while len(story.person) > limit:
+            self._person.pop(story.person.pop(0).id, None)
+        while len(story.agent) > limit:
+            self._agent.pop(story.agent.pop(0).id, None)
+        while len(story.tools) > limit:
+            self._tools.pop(story.tools.pop(0).id, None)
+        for entries in (story.holds, story.reconnects, story.problems):
+            del entries[: max(0, len(entries) - limit)]
+
+    def _read(self, event: JsonObject, at: float) -> None:
         match event.get("type"):
             case "UserTurnStartedEvent":
                 turn = PersonTurn(_text(event, "turn_id"), at - _number(event, "speech_ms") / 1000)
@@ -169,7 +203,12 @@ class _Reader:
                 if event.get("final"):
                     speech.heard = _text(event, "text")
                 else:
-                    speech.generated += _text(event, "text")
+                    both = speech.generated + _text(event, "text")
+                    speech.generated = both[: self._max_chars]
+            case "AgentHeardEvent":
+                speech = self._speech(event, at)
+                both = speech.heard_so_far + _text(event, "text")
+                speech.heard_so_far = both[: self._max_chars]
             case "AgentTurnEndedEvent":
                 speech = self._speech(event, at)
                 speech.end = at

@@ -23,6 +23,9 @@ _SLACK_S = 0.25
 _CLOSE_S = 1.25
 """Seconds that closing a session may take after its last speech was cut."""
 
+_PATIENCE_S = 5.0
+"""Seconds for which the reply to the newest turn of a running call is not yet missed."""
+
 _ECHO_WORDS = 0.7
 """Share of the person's words that are the agent's own in an echo."""
 
@@ -45,16 +48,19 @@ def explain(call: RecordedCall) -> list[Explanation]:
     return explain_story(call.story, call.seconds, is_whole="seconds" in call.facts)
 
 
-def explain_story(story: CallStory, seconds: float, *, is_whole: bool = True) -> list[Explanation]:
+def explain_story(
+    story: CallStory, seconds: float, *, is_whole: bool = True, goes_on: bool = False
+) -> list[Explanation]:
     """Return what was unusual in a call of that many seconds.
 
     Args:
         story: What happened.
         seconds: Length of the call.
         is_whole: Whether the recording has its end.
+        goes_on: Whether the call has not ended, so that a reply may still come.
     """
     found = [
-        *_silences(story, seconds),
+        *_silences(story, seconds, goes_on=goes_on),
         *_late(story),
         *_cuts(story),
         *_holds(story),
@@ -68,7 +74,7 @@ def explain_story(story: CallStory, seconds: float, *, is_whole: bool = True) ->
     return sorted(found, key=lambda line: line.at)
 
 
-def _silences(story: CallStory, seconds: float) -> Iterator[Explanation]:
+def _silences(story: CallStory, seconds: float, *, goes_on: bool) -> Iterator[Explanation]:
     """Say why turns of the person got no reply."""
     for index, turn in enumerate(story.person):
         if turn.end is None or turn.ended_at is None:
@@ -82,6 +88,8 @@ def _silences(story: CallStory, seconds: float) -> Iterator[Explanation]:
             continue
         following = story.person[index + 1] if index + 1 < len(story.person) else None
         until = following.start if following is not None else seconds
+        if goes_on and following is None and until - turn.ended_at < _PATIENCE_S:
+            continue
         replies = [
             reply
             for reply in story.agent

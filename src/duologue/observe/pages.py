@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import html
 import json
-import statistics
+import re
 from collections.abc import Sequence
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
 from duologue.json_types import Json, JsonObject
-from duologue.observe._call_story import LATENCY_PARTS, AgentTurn
+from duologue.observe._call_story import AgentTurn
+from duologue.observe._story_json import story_marks, story_summary, story_turns, why_json
 from duologue.observe.call import RecordedCall, read_call
 from duologue.observe.explanations import explain
 from duologue.observe.recorder import AUDIO_FILE
@@ -74,18 +76,12 @@ def list_page(calls: Sequence[RecordedCall]) -> str:
 def summary_json(call: RecordedCall) -> JsonObject:
     """Return the row of a call in the list: what it was, and what was unusual."""
     story, facts = call.story, call.facts
-    latencies = story.latencies_ms
     return {
         "name": call.name,
         "started_at": facts.get("started_at", ""),
         "model": facts.get("model", ""),
         "seconds": round(call.seconds, 1),
-        "turns": len([turn for turn in story.person if not turn.empty]),
-        "median_ms": round(statistics.median(latencies)) if latencies else None,
-        "worst_ms": round(max(latencies)) if latencies else None,
-        "interruptions": story.interruptions,
-        "errors": len(story.problems) + (0 if story.ended_clean else 1),
-        "reconnects": len(story.reconnects),
+        **story_summary(story),
         "lost": facts.get("failure") is not None or "seconds" not in facts,
         "text": " ".join(
             text for turn in (*story.person, *story.agent) if (text := _spoken(turn))
@@ -95,77 +91,16 @@ def summary_json(call: RecordedCall) -> JsonObject:
 
 def call_json(call: RecordedCall) -> JsonObject:
     """Return what the page of a call shows, without audio."""
-    story = call.story
-    turns: list[Json] = []
-    for person in story.person:
-        end = person.end if person.end is not None else call.seconds
-        turns.append(
-            {
-                "who": "person",
-                "start": person.start,
-                "end": end,
-                "text": person.text,
-                "empty": person.empty,
-            }
-        )
-    for agent in story.agent:
-        start = agent.start if agent.start is not None else agent.first_at
-        turns.append(
-            {
-                "who": "agent",
-                "start": start,
-                "end": agent.end
-                if agent.end is not None
-                else (call.seconds if agent.start else start),
-                "heard": agent.heard if agent.heard is not None else agent.generated,
-                "unheard": agent.unheard,
-                "silent": agent.start is None,
-                "interrupted": agent.interrupted,
-                "latency": {part: agent.latency_ms.get(part) for part in LATENCY_PARTS},
-            }
-        )
-    turns += [
-        {
-            "who": "tool",
-            "start": tool.start,
-            "end": tool.end if tool.end is not None else call.seconds,
-            "name": tool.name,
-            "arguments": tool.arguments,
-            "output": tool.output,
-            "status": tool.status,
-        }
-        for tool in story.tools
-    ]
-    marks: list[Json] = [
-        {"kind": "hold", "start": h.start, "end": h.end, "resumed": h.resumed} for h in story.holds
-    ]
-    marks += [
-        {
-            "kind": "reconnect",
-            "start": reconnect.start,
-            "end": reconnect.end,
-            "text": f"{reconnect.reason} ({reconnect.outcome or 'not again'})",
-        }
-        for reconnect in story.reconnects
-    ]
-    for problem in story.problems:
-        text = f"{problem.source}: {problem.message}"
-        marks.append({"kind": "error", "start": problem.at, "end": problem.at, "text": text})
-    turns.sort(key=_start_of)
+    turns: list[Json] = [*story_turns(call.story, call.seconds)]
     summary = dict(summary_json(call))
     del summary["text"]
     return {
         **summary,
         "agent": call.facts.get("agent") or "Agent",
         "turns": turns,
-        "marks": marks,
-        "why": [{"at": line.at, "text": line.text} for line in explain(call)],
+        "marks": story_marks(call.story),
+        "why": why_json(explain(call)),
     }
-
-
-def _start_of(turn: Json) -> float:
-    start = turn.get("start") if isinstance(turn, dict) else None
-    return float(start) if isinstance(start, int | float) else 0.0
 
 
 def _spoken(turn: object) -> str:
@@ -179,6 +114,28 @@ def _inline_audio(path: Path) -> str:
     if not path.is_file() or path.stat().st_size > _MAX_INLINE_BYTES:
         return ""
     return f"data:audio/ogg;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def live_page() -> tuple[bytes, dict[str, str]]:
+    """Return the page of running calls, and its headers; it asks the server for what it shows."""
+    page = _page("Calls", {"live": True})
+    hashes = {
+        element: " ".join(
+            f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
+            for text in re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+        )
+        for element in ("script", "style")
+    }
+    policy = (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
+        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    return page.encode(), {
+        "content-type": "text/html; charset=utf-8",
+        "content-security-policy": policy,
+        "cache-control": "no-store",
+    }
 
 
 def _page(title: str, data: JsonObject) -> str:

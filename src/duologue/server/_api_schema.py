@@ -82,6 +82,29 @@ def openapi_document(version: str, root: str, *, with_token: bool) -> JsonObject
                     {"204": _empty("The call ends."), "404": _failure("NoCall")},
                 ),
             },
+            "/calls/{call_id}/changes": {
+                "parameters": [{"$ref": "#/components/parameters/CallId"}],
+                "get": {
+                    **_operation(
+                        "follow_call",
+                        "What has been said and done in a call since the answer before",
+                        {
+                            "200": _json("What has changed.", "Changes"),
+                            "404": _failure("NoCall"),
+                            "409": _failure("NoAgent"),
+                            "422": _failure("BadBody"),
+                        },
+                    ),
+                    "parameters": [
+                        {
+                            "name": "after",
+                            "in": "query",
+                            "description": "The version of the answer before.",
+                            "schema": {"type": "integer", "minimum": 0, "default": 0},
+                        }
+                    ],
+                },
+            },
             "/calls/{call_id}/say": {
                 "parameters": [{"$ref": "#/components/parameters/CallId"}],
                 "post": {
@@ -208,6 +231,25 @@ _SCHEMAS: JsonObject = {
         state={
             "type": "object",
             "description": "State and counters of the agent and its edge; only for one call.",
+        },
+        agent={**_TEXT, "description": "Name of the agent; this and the next if it is followed."},
+        model=_TEXT,
+        turns={**_COUNT, "description": "Turns of the person."},
+        median_ms={"type": ["integer", "null"], "description": "Latency of replies."},
+        worst_ms={"type": ["integer", "null"]},
+        interruptions=_COUNT,
+        errors=_COUNT,
+        reconnects=_COUNT,
+    ),
+    "Changes": _object(
+        ["version", "seconds"],
+        version={**_COUNT, "description": "Ask with this as after next."},
+        seconds={"type": "number", "description": "Length so far."},
+        call={"type": "object", "description": "Numbers, marks and explanations."},
+        turns={
+            "type": "array",
+            "description": "What was said, and tools, that have changed.",
+            "items": {"type": "object"},
         },
     ),
     "Say": _object(

@@ -1,4 +1,4 @@
-"""The REST API for operators: list calls, look at one, say, interrupt, end.
+"""The REST API for operators: list calls, look at one, follow it, say, interrupt, end.
 
 It is behind the token of the server. Without a token it answers only where only this machine
 can ask: on loopback, without a proxy in front.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from duologue._net import hostname_of, is_loopback
+from duologue._net import is_loopback
 from duologue.json_types import Json, JsonObject
 from duologue.server._api_schema import openapi_document
 from duologue.server.calls import ApiReply, CallLimiter
@@ -40,20 +40,22 @@ class CallApi:
     def __init__(self, calls: CallLimiter, config: ServerConfig) -> None:
         self.metrics: Callable[[], bytes] | None = None
         """Returns what ``/metrics`` answers, in Prometheus' text format; None answers 404."""
+        self.page: Callable[[], tuple[bytes, Mapping[str, str]]] | None = None
+        """Returns the page of running calls, and its headers; browsers get it for ``/calls``. It
+        is open to all, because it has no data: it asks the routes here for that."""
         self._calls = calls
         self._token = config.token
         self._path = config.path
-        self._private = config.local and (
-            config.public_url is None or is_loopback(hostname_of(config.public_url))
-        )
+        self._private = config.private
 
     def routes(self) -> Sequence[BaseRoute]:
         """Return the routes of the API and of its description."""
         return [
             Route("/openapi.json", self._describe),
             Route("/metrics", self._show_metrics),
-            Route("/calls", self._checked(self._list)),
-            Route("/calls/{call_id}", self._checked(self._show), methods=["GET"]),
+            Route("/calls", self._paged(self._checked(self._list))),
+            Route("/calls/{call_id}", self._paged(self._checked(self._show)), methods=["GET"]),
+            Route("/calls/{call_id}/changes", self._checked(self._follow), methods=["GET"]),
             Route("/calls/{call_id}", self._checked(self._end), methods=["DELETE"]),
             Route("/calls/{call_id}/say", self._checked(self._say), methods=["POST"]),
             Route("/calls/{call_id}/interrupt", self._checked(self._interrupt), methods=["POST"]),
@@ -71,6 +73,21 @@ class CallApi:
             return JSONResponse(reply.body, reply.status, headers=_NO_STORE)
 
         return check
+
+    def _paged(
+        self, endpoint: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def choose(request: Request) -> Response:
+            # Only a browser that opens an address asks for HTML.
+            if self.page is not None and "text/html" in request.headers.get("accept", ""):
+                body, headers = self.page()
+                response = Response(body, headers={**headers})
+            else:
+                response = await endpoint(request)
+            response.headers["vary"] = "accept"
+            return response
+
+        return choose
 
     def _may_ask(self, request: Request) -> bool:
         if self._token is None:
@@ -107,6 +124,12 @@ class CallApi:
 
     async def _show(self, request: Request) -> ApiReply:
         return await self._calls.ask(_call_id(request), {"do": "show"})
+
+    async def _follow(self, request: Request) -> ApiReply:
+        after = request.query_params.get("after", "0")
+        if not (after.isascii() and after.isdecimal() and len(after) < 16):
+            return ApiReply(422, _error("after must be the version of the answer before, or 0"))
+        return await self._calls.ask(_call_id(request), {"do": "follow", "after": int(after)})
 
     async def _end(self, request: Request) -> ApiReply:
         return await self._calls.ask(_call_id(request), {"do": "end"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from duologue.json_types import JsonObject
 
@@ -34,6 +34,23 @@ class CallControl(Protocol):
 
     async def end_soon(self, seconds: float) -> None:
         """Prepare the person for the end of the call in ``seconds``; cancelled at the end."""
+
+
+@runtime_checkable
+class FollowedCall(Protocol):
+    """A `CallControl` that also tells what happens in the call, for the page of running calls."""
+
+    def summary(self) -> JsonObject:
+        """Return how the call goes, without words; nothing if it is not followed."""
+        ...
+
+    def changes(self, after: int) -> JsonObject:
+        """Return what has happened since the answer of that version, with the words.
+
+        Raises:
+            DuologueError: The call is not followed; the text says why.
+        """
+        ...
 
 
 class CallRecord(Protocol):

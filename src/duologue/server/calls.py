@@ -28,7 +28,7 @@ from duologue.rtc.signalling import Signalling
 from duologue.server._lateness import LatenessMonitor
 from duologue.server._rate_limits import EvictingPool
 from duologue.server._relay import RelayedSocket, relay
-from duologue.server.call_control import CallControl, CallRecord
+from duologue.server.call_control import CallControl, CallRecord, FollowedCall
 from duologue.server.call_socket import (
     BAD_TOKEN,
     BUSY,
@@ -154,11 +154,13 @@ class RunningCall:
 
     def summary(self) -> JsonObject:
         """Return the call as the REST API lists it."""
+        control = self.call.control
         return {
             "id": self.call.call_id,
             "pid": os.getpid(),
             "started_at": round(self.started_at, 3),
             "seconds": round(max(0.0, time.time() - self.started_at), 1),
+            **(control.summary() if isinstance(control, FollowedCall) else {}),
         }
 
 
@@ -608,8 +610,8 @@ class CallLimiter:
 
         Args:
             call_id: The id of the call.
-            request: ``do`` is ``show``, ``end``, ``interrupt``, or ``say`` with ``text`` and
-                ``interrupt``.
+            request: ``do`` is ``show``, ``end``, ``interrupt``, ``follow`` with ``after``, or
+                ``say`` with ``text`` and ``interrupt``.
         """
         running = self.running.get(call_id)
         if running is None:
@@ -625,6 +627,10 @@ class CallLimiter:
                     call.end()
                 case _ if control is None:
                     return ApiReply(409, {"error": "this call has no agent yet"})
+                case {"do": "follow", "after": int(after)}:
+                    if not isinstance(control, FollowedCall):
+                        return ApiReply(409, {"error": "this call is not followed"})
+                    return ApiReply(200, control.changes(after))
                 case {"do": "interrupt"}:
                     control.interrupt()
                 case {"do": "say", "text": str(text), "interrupt": bool(interrupt)}:

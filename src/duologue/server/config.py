@@ -172,6 +172,11 @@ class ServerConfig:
         return is_loopback(self.host)
 
     @property
+    def private(self) -> bool:
+        """Whether only people on this machine can reach the server, also through a proxy."""
+        return self.local and (self.public_url is None or is_loopback(hostname_of(self.public_url)))
+
+    @property
     def secure(self) -> bool:
         """Whether the server itself uses TLS."""
         return self.certfile is not None

@@ -1,4 +1,5 @@
-// The pages of recorded calls: the list, and one call with its audio. All data is in the page.
+// The pages of calls: the list, and one call. All data of recorded calls is in the page; what is
+// said in running calls is asked of the server.
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -7,6 +8,10 @@ const PARTS = ["turn over", "transcript", "first word", "first sound", "played"]
 const KEYS = ["endpoint", "transcript", "first_text", "first_audio", "first_played"];
 const PEAKS_PER_S = 50;
 const DETAIL_S = 20;
+const MAX_TURNS = 1000;
+const POLL_MS = 400;
+const LIST_MS = 1000;
+const RETRY_MS = 3000;
 
 function clock(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
@@ -16,6 +21,10 @@ function clock(seconds) {
   return `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${rest}`;
 }
 
+function count(number, what) {
+  return `${number} ${what}${number === 1 ? "" : "s"}`;
+}
+
 function make(tag, className, text) {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -23,95 +32,126 @@ function make(tag, className, text) {
   return element;
 }
 
-// One call
+// One call; of a running one, `update` takes what has changed
 
-function showCall({ call, peaks, audio: source, back }) {
+function showCall({ call, peaks, audio: source, back, live }) {
   $("call").hidden = false;
   $("title").textContent = call.name;
-  $("agent-name").textContent = call.agent;
   if (back) {
     $("back").hidden = false;
     $("back").href = back;
   }
-  const spoken = call.turns.filter((turn) => turn.who === "person" && !turn.empty);
-  const facts = [call.model, clock(call.seconds), `${spoken.length} turns`];
-  if (call.median_ms !== null) facts.push(`answers after ${call.median_ms} ms`);
-  if (call.errors) facts.push(`${call.errors} errors`);
-  $("facts").textContent = facts.filter(Boolean).join(" · ");
-
   const audio = $("audio");
   if (source) audio.src = source;
   const play = $("play");
-  play.disabled = !source;
+  play.disabled = !source && !live;
   let position = 0;
-  let current = -1;
+  let current = null;
+  // At the end of a running call, the page follows it.
+  let following = Boolean(live);
+  const entries = new Map();
+  let inOrder = [];
 
   const seek = (seconds) => {
     position = Math.min(Math.max(0, seconds), call.seconds);
     if (source) audio.currentTime = position;
+    follow(live && position >= call.seconds);
     draw();
   };
   const toggle = () => {
-    if (!source) return;
-    if (audio.paused) audio.play();
-    else audio.pause();
+    if (live) {
+      follow(!following);
+      draw();
+    } else if (source && audio.paused) audio.play();
+    else if (source) audio.pause();
   };
 
-  const items = call.turns.map((turn, index) => {
+  function follow(wanted) {
+    if (!live) return;
+    following = Boolean(wanted);
+    play.textContent = following ? "Following" : "Follow";
+    play.setAttribute("aria-label", "Follow the call");
+    play.setAttribute("aria-pressed", String(following));
+  }
+
+  function put(turn) {
     const item = turnItem(turn, call);
     item.addEventListener("click", () => seek(turn.start));
-    item.dataset.index = index;
-    $("turns").append(item);
-    return item;
-  });
-  for (const line of call.why) {
-    const item = make("li");
-    const at = make("button", "", clock(line.at));
-    at.type = "button";
-    at.addEventListener("click", () => seek(line.at));
-    item.append(at, line.text);
-    $("why").append(item);
+    item.classList.toggle("now", current === turn.id);
+    entries.get(turn.id)?.item.replaceWith(item);
+    entries.set(turn.id, { turn, item });
   }
-  $("why-box").hidden = !call.why.length;
+
+  function arrange() {
+    inOrder = [...entries.values()].sort((a, b) => a.turn.start - b.turn.start);
+    for (const { turn, item } of inOrder.splice(0, Math.max(0, inOrder.length - MAX_TURNS))) {
+      entries.delete(turn.id);
+      item.remove();
+    }
+    call.turns = inOrder.map((entry) => entry.turn);
+    const list = $("turns");
+    inOrder.forEach(({ item }, index) => {
+      if (list.children[index] !== item) list.insertBefore(item, list.children[index] ?? null);
+    });
+    find();
+  }
+
+  function describe() {
+    $("agent-name").textContent = call.agent;
+    const spoken = call.turns.filter((turn) => turn.who === "person" && !turn.empty);
+    const facts = [call.model, live ? "" : clock(call.seconds), count(spoken.length, "turn")];
+    if (call.median_ms !== null) facts.push(`replies after ${call.median_ms} ms`);
+    if (call.errors) facts.push(count(call.errors, "error"));
+    $("facts").textContent = facts.filter(Boolean).join(" · ");
+    $("why").replaceChildren(...call.why.map((line) => {
+      const item = make("li");
+      const at = make("button", "", clock(line.at));
+      at.type = "button";
+      at.addEventListener("click", () => seek(line.at));
+      item.append(at, line.text);
+      return item;
+    }));
+    $("why-box").hidden = !call.why.length;
+  }
 
   function draw() {
     $("time").textContent = `${clock(position)} / ${clock(call.seconds)}`;
+    $("whole").setAttribute("aria-valuemax", Math.round(call.seconds));
     $("whole").setAttribute("aria-valuenow", Math.round(position));
     $("whole").setAttribute("aria-valuetext", clock(position));
-    drawWaves($("detail"), call, peaks, position, Math.min(DETAIL_S, Math.max(call.seconds, 1)));
+    const span = live ? DETAIL_S : Math.min(DETAIL_S, Math.max(call.seconds, 1));
+    drawWaves($("detail"), call, peaks, position, span);
     drawWaves($("whole"), call, peaks, position, 0);
-    let now = -1;
-    call.turns.forEach((turn, index) => {
-      if (turn.start <= position + 0.001 && turn.who !== "tool") now = index;
-    });
+    let now = null;
+    for (const { turn } of inOrder) {
+      if (turn.start <= position + 0.001 && turn.who !== "tool") now = turn.id;
+    }
     if (now !== current) {
-      if (current >= 0) items[current].classList.remove("now");
+      entries.get(current)?.item.classList.remove("now");
       current = now;
-      if (now >= 0) {
-        items[now].classList.add("now");
-        if (!audio.paused) items[now].scrollIntoView({ block: "nearest" });
-      }
+      const item = entries.get(now)?.item;
+      item?.classList.add("now");
+      if (item && (following || !audio.paused)) item.scrollIntoView({ block: "nearest" });
     }
   }
 
   let frame = 0;
-  const follow = () => {
+  const playOn = () => {
     position = audio.currentTime;
     draw();
-    if (!audio.paused) frame = requestAnimationFrame(follow);
+    if (!audio.paused) frame = requestAnimationFrame(playOn);
   };
   audio.addEventListener("play", () => {
     play.textContent = "Pause";
     play.setAttribute("aria-label", "Pause");
     cancelAnimationFrame(frame);
-    follow();
+    playOn();
   });
   audio.addEventListener("pause", () => {
     play.textContent = "Play";
     play.setAttribute("aria-label", "Play");
   });
   play.addEventListener("click", toggle);
-  $("whole").setAttribute("aria-valuemax", Math.round(call.seconds));
   $("whole").addEventListener("pointerdown", (event) => {
     const drag = (move) => {
       const box = $("whole").getBoundingClientRect();
@@ -130,13 +170,13 @@ function showCall({ call, peaks, audio: source, back }) {
   });
 
   const step = (by) => {
-    const shown = items.filter((item) => !item.hidden).map((item) => Number(item.dataset.index));
+    const shown = inOrder.filter(({ item }) => !item.hidden);
     const next = by > 0
-      ? shown.find((index) => call.turns[index].start > position + 0.01)
-      : shown.filter((index) => call.turns[index].start < position - 0.5).pop();
-    if (next !== undefined) {
-      seek(call.turns[next].start);
-      items[next].scrollIntoView({ block: "nearest" });
+      ? shown.find(({ turn }) => turn.start > position + 0.01)
+      : shown.filter(({ turn }) => turn.start < position - 0.5).pop();
+    if (next) {
+      seek(next.turn.start);
+      next.item.scrollIntoView({ block: "nearest" });
     }
   };
   document.addEventListener("keydown", (event) => {
@@ -163,18 +203,43 @@ function showCall({ call, peaks, audio: source, back }) {
       action();
     }
   });
-  $("find").addEventListener("input", () => {
+
+  function find() {
     const wanted = $("find").value.trim().toLowerCase();
     let found = 0;
-    items.forEach((item) => {
+    for (const { item } of inOrder) {
       item.hidden = !markWords(item, wanted);
       found += !item.hidden;
-    });
-    $("none").hidden = found > 0;
-  });
+    }
+    $("none").hidden = found > 0 || !wanted;
+  }
+  $("find").addEventListener("input", find);
   addEventListener("resize", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+
+  // Take what has changed in a running call; without anything, only its length.
+  function update({ seconds, call: changed, turns }) {
+    call.seconds = seconds;
+    if (changed) {
+      Object.assign(call, changed);
+      turns.forEach(put);
+      arrange();
+    }
+    for (const { turn } of inOrder) {
+      if (turn.open && !turn.silent) turn.end = seconds;
+    }
+    if (changed) describe();
+    if (following) position = seconds;
+    draw();
+  }
+
+  if (live) $("does-space").textContent = "follow";
+  follow(following);
+  call.turns.forEach(put);
+  arrange();
+  describe();
   draw();
+  return update;
 }
 
 function turnItem(turn, call) {
@@ -184,10 +249,10 @@ function turnItem(turn, call) {
   item.append(at);
   if (turn.who === "tool") {
     item.append(make("span", "who", turn.name));
-    const failed = turn.status !== "done";
+    const failed = turn.status !== "done" && !turn.open;
     const length = `${(turn.end - turn.start).toFixed(1)} s`;
     item.append(make("span", `said${failed ? " failed" : ""}`,
-      `${turn.arguments || "()"} → ${turn.output || turn.status} · ${length}`));
+      `${turn.arguments || "()"} → ${turn.output || turn.status}${turn.open ? "" : ` · ${length}`}`));
     return item;
   }
   item.append(make("span", "who", turn.who === "person" ? "Person" : call.agent));
@@ -195,12 +260,14 @@ function turnItem(turn, call) {
   item.append(said);
   if (turn.who === "person") {
     if (turn.empty) item.classList.add("noise");
-    said.append(turn.empty ? "(no speech)" : turn.text ?? "(not transcribed)");
+    const unknown = turn.open ? "…" : "(not transcribed)";
+    said.append(turn.empty ? "(no speech)" : turn.text ?? unknown);
     return item;
   }
   said.append(make("span", "heard", turn.heard));
-  if (turn.unheard) said.append(make("span", "unheard", turn.unheard));
-  if (turn.silent) item.append(make("span", "note", "Nothing of it was played"));
+  // While it is spoken, nobody knows yet what will not be heard.
+  if (turn.unheard) said.append(make("span", turn.open ? "coming" : "unheard", turn.unheard));
+  if (turn.silent && !turn.open) item.append(make("span", "note", "Nothing of it was played"));
   else if (turn.interrupted) {
     item.append(make("span", "note", `Interrupted after ${(turn.end - turn.start).toFixed(1)} s`));
   }
@@ -293,9 +360,10 @@ function drawWaves(canvas, call, peaks, position, span) {
       context.fillRect(x(turn.start), middle - scale, Math.max(scale, x(turn.end) - x(turn.start)), 2 * scale);
     }
   }
+  if (!peaks) drawSpeech(context, call, x, middle, scale, color);
   const bar = (span ? 3 : 2) * scale;
   const pitch = (span ? 5 : 3) * scale;
-  for (const [name, up] of [["person", true], ["agent", false]]) {
+  for (const [name, up] of peaks ? [["person", true], ["agent", false]] : []) {
     context.fillStyle = color(name);
     const levels = peaks[name];
     for (let at = 0; at < width; at += pitch) {
@@ -316,24 +384,42 @@ function drawWaves(canvas, call, peaks, position, span) {
   context.fillRect(x(position) - scale, 0, 2 * scale, height);
 }
 
-// The list of calls
+// Draw when somebody speaks, where nobody has measured how loud.
+function drawSpeech(context, call, x, middle, scale, color) {
+  for (const turn of call.turns) {
+    if (turn.who === "tool" || turn.silent) continue;
+    const up = turn.who === "person";
+    const length = (turn.empty ? 0.2 : 0.5) * (middle - 6 * scale);
+    const width = Math.max(2 * scale, x(turn.end) - x(turn.start));
+    context.fillStyle = color(turn.who);
+    context.beginPath();
+    context.roundRect(x(turn.start), up ? middle - 2 * scale - length : middle + 2 * scale, width, length, 4 * scale);
+    context.fill();
+  }
+}
 
-function showList(calls) {
+// The list of calls; `update` takes another one
+
+function showList(calls, none) {
   $("list").hidden = false;
   $("title").textContent = "Calls";
-  const waits = calls.map((call) => call.median_ms).filter((value) => value !== null).sort((a, b) => a - b);
-  const median = waits.length ? waits[Math.floor(waits.length / 2)] : null;
-  $("facts").textContent = `${calls.length} calls${median === null ? "" : ` · answers after ${median} ms`}`;
-  for (const call of calls) {
-    const slow = call.worst_ms === null ? 0 : call.worst_ms / 1000;
-    call.odd = call.errors * 10 + call.reconnects * 5 + (call.lost ? 5 : 0) + slow + call.interruptions / 10;
-  }
   let key = "odd";
   let down = true;
+  const update = (next) => {
+    calls = next;
+    const waits = calls.map((call) => call.median_ms ?? null).filter((value) => value !== null).sort((a, b) => a - b);
+    const median = waits.length ? waits[Math.floor(waits.length / 2)] : null;
+    $("facts").textContent = `${count(calls.length, "call")}${median === null ? "" : ` · replies after ${median} ms`}`;
+    for (const call of calls) {
+      const slow = (call.worst_ms ?? 0) / 1000;
+      call.odd = (call.errors ?? 0) * 10 + (call.reconnects ?? 0) * 5 + (call.lost ? 5 : 0) + slow + (call.interruptions ?? 0) / 10;
+    }
+    draw();
+  };
   const draw = () => {
     const wanted = $("filter").value.trim().toLowerCase();
     const rows = calls.filter((call) =>
-      (!wanted || `${call.name} ${call.model} ${call.text}`.toLowerCase().includes(wanted))
+      (!wanted || [call.name, call.model, call.text].join(" ").toLowerCase().includes(wanted))
       && (!$("only-errors").checked || call.errors || call.lost)
       && (!$("only-cut").checked || call.interruptions)
       && (!$("only-slow").checked || (call.worst_ms ?? 0) > 1500));
@@ -341,7 +427,10 @@ function showList(calls) {
       const [left, right] = [a[key] ?? -1, b[key] ?? -1];
       return (left < right ? -1 : left > right ? 1 : 0) * (down ? -1 : 1);
     });
+    const focused = document.activeElement?.dataset.call;
     $("rows").replaceChildren(...rows.map(rowOf));
+    if (focused) $("rows").querySelector(`[data-call="${CSS.escape(focused)}"]`)?.focus();
+    $("no-calls").textContent = calls.length ? "No call is like that." : none;
     $("no-calls").hidden = rows.length > 0;
     for (const button of document.querySelectorAll("th button")) {
       const head = button.parentElement;
@@ -357,7 +446,8 @@ function showList(calls) {
     });
   }
   for (const id of ["filter", "only-errors", "only-cut", "only-slow"]) $(id).addEventListener("input", draw);
-  draw();
+  update(calls);
+  return update;
 }
 
 function rowOf(call) {
@@ -365,17 +455,133 @@ function rowOf(call) {
   const name = make("td");
   const link = make("a", "", call.name);
   link.href = `calls/${encodeURIComponent(call.name)}`;
+  link.dataset.call = call.name;
   name.append(link);
   row.append(name);
   const began = call.started_at ? new Date(call.started_at).toLocaleString() : "";
-  row.append(make("td", "", began), make("td", "", call.model), make("td", "", clock(call.seconds)));
-  row.append(make("td", "", String(call.turns)), make("td", "", String(call.median_ms ?? "")));
+  row.append(make("td", "", began), make("td", "", call.model ?? ""), make("td", "", clock(call.seconds)));
+  row.append(make("td", "", String(call.turns ?? "")), make("td", "", String(call.median_ms ?? "")));
   row.append(make("td", (call.worst_ms ?? 0) > 1500 ? "bad" : "", String(call.worst_ms ?? "")));
-  row.append(make("td", "", String(call.interruptions)));
-  const errors = call.errors + call.reconnects;
+  row.append(make("td", "", String(call.interruptions ?? "")));
+  const errors = (call.errors ?? 0) + (call.reconnects ?? 0);
   row.append(make("td", errors || call.lost ? "bad" : "", call.lost ? `${errors} (not whole)` : String(errors)));
   return row;
 }
 
-if (data.calls) showList(data.calls);
+// Running calls
+
+class Refused extends Error {
+  constructor(status, text) {
+    super(text);
+    this.status = status;
+  }
+}
+
+let token = takeToken();
+
+function takeToken() {
+  const found = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (found !== null) history.replaceState(null, "", location.pathname + location.search);
+  return keepToken(found);
+}
+
+// The page to talk from keeps the same token there.
+function keepToken(found) {
+  try {
+    if (found === null) return sessionStorage.getItem("duologue-token") ?? "";
+    sessionStorage.setItem("duologue-token", found);
+  } catch {
+    // Without storage it lasts as long as the page.
+  }
+  return found ?? "";
+}
+
+async function ask(path) {
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const response = await fetch(path, { headers, cache: "no-store" });
+  const body = await response.json();
+  if (!response.ok) throw new Refused(response.status, body.error ?? "The server refused.");
+  return body;
+}
+
+const pause = (ms) => new Promise((done) => { setTimeout(done, ms); });
+
+// Ask for something again and again, until it is gone.
+async function poll(path, every, take, isGone) {
+  for (;;) {
+    let answer = null;
+    try {
+      if (!document.hidden) answer = await ask(path());
+      say("");
+    } catch (error) {
+      if (!(error instanceof Refused)) say("The server does not answer. Trying again.");
+      else if (error.status === 401) {
+        await logIn();
+        continue;
+      } else if (error.status === 404) return isGone();
+      else say(error.message);
+      await pause(RETRY_MS);
+      continue;
+    }
+    if (answer) take(answer);
+    await pause(every);
+  }
+}
+
+function say(text) {
+  $("status").textContent = text;
+  $("status").hidden = !text;
+}
+
+function logIn() {
+  say(token ? "This is not the token of the server." : "");
+  $("login").hidden = false;
+  $("token").focus();
+  return new Promise((done) => {
+    $("login").onsubmit = (event) => {
+      event.preventDefault();
+      token = keepToken($("token").value.trim());
+      $("login").hidden = true;
+      done();
+    };
+  });
+}
+
+async function showRunning() {
+  const [, id] = /\/calls\/([^/]+)\/?$/.exec(location.pathname) ?? [];
+  if (id === undefined) {
+    let update = null;
+    await poll(() => "calls", LIST_MS, ({ calls }) => {
+      const rows = calls.map((call) => ({ ...call, name: call.id, started_at: call.started_at * 1000 }));
+      if (update) update(rows);
+      else update = showList(rows, "No call is running.");
+    }, () => say("This server has no calls."));
+    return;
+  }
+  const name = decodeURIComponent(id);
+  document.title = `${name} - duologue`;
+  $("title").textContent = name;
+  $("back").hidden = false;
+  $("back").href = "../calls";
+  let update = null;
+  let version = 0;
+  let ahead = 0;
+  const now = () => performance.now() / 1000 + ahead;
+  const timer = setInterval(() => update?.({ seconds: now() }), 250);
+  await poll(() => `${id}/changes?after=${version}`, POLL_MS, (answer) => {
+    version = answer.version;
+    ahead = answer.seconds - performance.now() / 1000;
+    if (answer.call && !update) {
+      const call = { name, seconds: answer.seconds, turns: [], ...answer.call };
+      update = showCall({ call, peaks: null, audio: "", back: "../calls", live: true });
+    }
+    update?.(answer);
+  }, () => {
+    clearInterval(timer);
+    say(update ? "The call is over." : "There is no such call, or it is over.");
+  });
+}
+
+if (data.live) showRunning();
+else if (data.calls) showList(data.calls, "There is no call.");
 else showCall(data);
