@@ -44,17 +44,22 @@ def serving(network: Network, name: str, *options: str, **env: str):
         print(process.communicate()[0])
 
 
-def call(network: Network, name: str, url: str) -> dict:
-    """Call from a namespace, and return what the caller prints."""
-    done = subprocess.run(
-        network.command(name, sys.executable, f"{PROGRAMS}/caller.py", url, TOKEN),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    called: dict = json.loads(done.stdout)
-    return called
+def call(network: Network, **urls: str) -> list[dict]:
+    """Call from namespaces at the same time, and return what each caller prints."""
+    callers = [
+        subprocess.Popen(
+            network.command(name, sys.executable, f"{PROGRAMS}/caller.py", url, TOKEN),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name, url in urls.items()
+    ]
+    try:
+        return [json.loads(caller.communicate(timeout=60)[0]) for caller in callers]
+    finally:
+        for caller in callers:
+            caller.kill()
+            caller.communicate()
 
 
 @contextmanager
@@ -86,20 +91,27 @@ def two_sites(*cloud: tuple[str, ...], home: tuple[str, ...]):
 MASQUERADE = ("POSTROUTING", "-o", "out", "-j", "MASQUERADE")
 
 
-def test_a_client_behind_nat_calls_a_server_with_a_public_address():
+def test_clients_call_through_routers_and_over_ipv6():
     one_to_one = (
         ("PREROUTING", "-d", "203.0.113.10", "-j", "DNAT", "--to-destination", "10.1.0.2"),
         ("POSTROUTING", "-o", "out", "-j", "SNAT", "--to-source", "203.0.113.10"),
     )
     options = ["--udp-ports", "50000-50009", "--public-address", "203.0.113.10"]
-    with (
-        two_sites(*one_to_one, home=MASQUERADE) as network,
-        serving(network, "server", "--host", "10.1.0.2", *options),
-    ):
-        called = call(network, "client", "http://203.0.113.10:8000")
-        assert called["heard"], called
-        assert called["local"] == ["host", "192.168.7.2"]
-        assert called["remote"][1] == "203.0.113.10"
+    with ExitStack() as stack:
+        network = stack.enter_context(two_sites(*one_to_one, home=MASQUERADE))
+        stack.enter_context(network.namespaces("neighbour"))
+        network.connect(("server", "six", "2001:db8::1/64"), ("neighbour", "six", "2001:db8::2/64"))
+        stack.enter_context(serving(network, "server", "--host", "::", *options))
+        behind_nat, neighbour = call(
+            network,
+            client="http://203.0.113.10:8000",
+            neighbour="http://[2001:db8::1]:8000",
+        )
+        assert behind_nat["heard"], behind_nat
+        assert behind_nat["local"] == ["host", "192.168.7.2"]
+        assert behind_nat["remote"][1] == "203.0.113.10"
+        assert neighbour["heard"], neighbour
+        assert (neighbour["local"][1], neighbour["remote"][1]) == ("2001:db8::2", "2001:db8::1")
 
 
 @contextmanager
@@ -150,17 +162,6 @@ def test_a_client_behind_a_symmetric_nat_calls_over_turn(tmp_path):
         stack.enter_context(coturn(network, tmp_path))
         options = ("--host", "10.1.0.2", "--turn", "turn:203.0.113.30:3478")
         stack.enter_context(serving(network, "server", *options, DUOLOGUE_TURN_SECRET=SECRET))
-        called = call(network, "client", "http://203.0.113.10:8000")
+        (called,) = call(network, client="http://203.0.113.10:8000")
         assert called["heard"], called
         assert "203.0.113.30" in (called["local"][1], called["remote"][1])
-
-
-def test_a_call_between_global_addresses_of_ipv6():
-    skip_without_namespaces()
-    network = Network()
-    with network.namespaces("server", "client"):
-        network.connect(("server", "net", "2001:db8::1/64"), ("client", "net", "2001:db8::2/64"))
-        with serving(network, "server", "--host", "::", "--udp-ports", "50000-50009"):
-            called = call(network, "client", "http://[2001:db8::1]:8000")
-            assert called["heard"], called
-            assert (called["local"][1], called["remote"][1]) == ("2001:db8::2", "2001:db8::1")

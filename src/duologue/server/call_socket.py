@@ -229,7 +229,7 @@ class CallSocket:
 
 def call_request(connection: HTTPConnection) -> CallRequest:
     """Return what a program gets of the request that begins a call."""
-    scope = connection.scope
+    scope, client = connection.scope, connection.client
     headers: dict[str, str] = {}
     for name, value in connection.headers.items():
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
@@ -237,7 +237,7 @@ def call_request(connection: HTTPConnection) -> CallRequest:
         headers=headers,
         query=dict(connection.query_params),
         cookies=dict(connection.cookies),
-        client=connection.client.host if connection.client is not None else None,
+        client=None if client is None else client.host.removeprefix("::ffff:"),
         user=scope.get("user"),
         session=scope.get("session") or {},
         state=scope.get("state") or {},

@@ -315,12 +315,16 @@ def listen(config: ServerConfig, *, extra_ports: int = 0) -> socket.socket:
     if config.certfile is not None and config.keyfile is not None:
         _check_certificate(config.certfile, config.keyfile)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    # Python would take connections of IPv6 only.
+    both = config.host == "::" and socket.has_dualstack_ipv6()
     last = min(config.port + extra_ports, 65535) if config.port else 0
     for port in range(config.port, last + 1):
         try:
             if port and extra_ports and config.local:
                 _check_both_loopbacks(port)
-            return socket.create_server((config.host, port), family=family, backlog=_BACKLOG)
+            return socket.create_server(
+                (config.host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=both
+            )
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port == last:
                 reason = (error.strerror or str(error)).partition(" (while")[0]

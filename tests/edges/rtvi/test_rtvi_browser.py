@@ -106,7 +106,11 @@ async def test_the_official_client_talks(browser, script):
         assert spoken
         assert "I hear you. Well.".startswith(spoken)
         assert (await logged(page, "metrics"))[0]["ttfb"][0]["processor"] == "agent"
-        assert await page.evaluate("document.querySelector('audio').srcObject.active")
+        energy = await page.evaluate(
+            "transport.pc.getStats().then((stats) => [...stats.values()].find((each) =>"
+            " each.type === 'inbound-rtp' && each.kind === 'audio').totalAudioEnergy)"
+        )
+        assert energy > 0.001
         await page.evaluate("client.disconnect()")
         await until(lambda: server.calls.sessions == 0)
         texts = [item.text for item in agent.conversation]

@@ -328,6 +328,10 @@ async def test_a_call_over_the_loopback_address_of_ipv6():
         await until(lambda: server.calls.sessions == 0)
 
 
+def at(candidate):
+    return {"candidate": f"candidate:{candidate}", "sdp_mid": "0", "sdp_mline_index": 0}
+
+
 async def test_candidates_may_follow_the_offer(call):
     client = call.client
     other = Client(client.http)
@@ -338,36 +342,41 @@ async def test_candidates_may_follow_the_offer(call):
             ({"pc_id": other.pc_id}, 422),
             ({"pc_id": other.pc_id, "candidates": ["x"]}, 422),
             ({"pc_id": "x", "candidates": []}, 404),
-            ({"pc_id": other.pc_id, "candidates": [{"candidate": "candidate:x"}]}, 200),
+            ({"pc_id": other.pc_id, "candidates": [at("x")]}, 200),
+            ({"pc_id": other.pc_id, "candidates": [at("1 1 udp 1 ab-cd.local 5 typ host")]}, 200),
         ]:
             response = await client.http.patch("/api/offer", json=wrong)
             assert response.status_code == status, response.text
+        # The name of this machine's browser is its loopback address; the other is nonsense.
+        await until(lambda: call.desk.edges[1].counters["candidates_refused"] == 1)
     finally:
         await other.peer.close()
 
 
-PROGRAM = """
-from duologue import Agent, run
-from duologue.hosting import serve
-from duologue.server import ServerConfig
+APP = """
+from duologue import Agent
 from duologue.testing import ScriptedRealtime
 
 def make_agent(edge):
     return Agent(edge=edge, llm=ScriptedRealtime(["Hello."]))
-
-config = ServerConfig(port=0, workers=2, max_tick_delay_ms=None)
-run(serve(make_agent, config, rtvi=True, ready=lambda url: print(url, flush=True)))
 """
 
 
-async def test_any_worker_takes_the_later_requests_of_a_call():
+async def test_any_worker_of_the_command_takes_the_later_requests_of_a_call(tmp_path):
+    app = tmp_path / "app.py"
+    app.write_text(APP)
+    command = [sys.executable, "-m", "duologue", "serve", f"{app}:make_agent", "--rtvi"]
     server = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, stdout=asyncio.subprocess.PIPE
+        *(*command, "--port", "0", "--workers", "2", "--max-tick-delay", "0"),
+        stdout=asyncio.subprocess.PIPE,
     )
     assert server.stdout is not None
     try:
         async with asyncio.timeout(30):
-            url = (await server.stdout.readline()).decode().strip()
+            printed = ""
+            while (found := re.search(r"RTVI clients: (\S+)api/offer\n", printed)) is None:
+                printed += (await server.stdout.readline()).decode()
+        url = found[1]
         # Each request has a connection of its own, which the worker with the fewest calls gets.
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(base_url=url, limits=limits, timeout=10) as http:
