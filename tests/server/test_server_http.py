@@ -76,6 +76,7 @@ async def test_health_reports_sessions_and_limit():
             "limit": 3,
             "tick_delay_ms": 0,
             "refused": 0,
+            "late": False,
         }
 
 
