@@ -1,6 +1,7 @@
 """A server in a process of its own, with workers."""
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -17,17 +18,30 @@ class Server:
         self.url = url
 
     @asynccontextmanager
-    async def admitted(self) -> AsyncIterator[websockets.ClientConnection]:
-        """Yield the socket of an admitted call."""
+    async def admitted(
+        self, **hello: str
+    ) -> AsyncIterator[tuple[websockets.ClientConnection, dict]]:
+        """Yield the socket of an admitted call, and its configuration."""
         async with websockets.connect(self.url.replace("http", "ws") + "call") as socket:
-            await socket.send('{"type": "hello"}')
-            assert (await answer(socket))["type"] == "config"
-            yield socket
+            await socket.send(json.dumps({"type": "hello"} | hello))
+            config = await answer(socket)
+            assert config["type"] == "config"
+            yield socket, config
+
+    async def take_up(self, ticket: str) -> dict:
+        """Take up a call, as a page does until it succeeds; return its configuration."""
+        async with asyncio.timeout(10):
+            while True:
+                # A process that is about to die may still get the connection.
+                with suppress(OSError, websockets.WebSocketException):
+                    async with self.admitted(ticket=ticket) as (_, config):
+                        return config
+                await asyncio.sleep(0.1)
 
     @asynccontextmanager
     async def call(self) -> AsyncIterator[tuple[websockets.ClientConnection, int]]:
         """Yield the socket of an admitted call, and the pid of its worker."""
-        async with self.admitted() as socket:
+        async with self.admitted() as (socket, _):
             await socket.send('{"type": "mute", "muted": false}')
             yield socket, (await answer(socket))["pid"]
 

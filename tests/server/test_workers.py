@@ -274,7 +274,7 @@ async def test_a_program_that_can_not_start_is_one_error():
         assert server.process.returncode == 1
 
 
-async def test_the_command_serves_with_workers_and_one_scrape_has_the_metrics_of_all(tmp_path):
+async def test_the_command_serves_with_workers_one_scrape_and_one_store_for_all(tmp_path):
     pytest.importorskip("prometheus_client", reason="needs the extra prometheus")
     (tmp_path / "app.py").write_text(
         "from duologue import Agent\n"
@@ -285,6 +285,7 @@ async def test_the_command_serves_with_workers_and_one_scrape_has_the_metrics_of
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "duologue", "serve", "app.py:make_agent"),
         *("--port", "0", "--workers", "2", "--log-format", "json", "--metrics"),
+        *("--store", "sqlite:calls.db", "--max-tick-delay", "0"),
         cwd=tmp_path,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -293,8 +294,8 @@ async def test_the_command_serves_with_workers_and_one_scrape_has_the_metrics_of
     line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
     server = Server(process, line.split()[2])
     try:
-        one = (await server.workers(2))[0]
-        async with server.admitted():
+        await server.workers(2)
+        async with server.admitted(ticket="") as (socket_, config):
             for _ in range(3):  # whichever worker answers
                 text = await scrape(server)
                 assert 'duologue_draining{worker="1"} 0.0' in text
@@ -303,10 +304,16 @@ async def test_the_command_serves_with_workers_and_one_scrape_has_the_metrics_of
                 assert "duologue_workers 2" in text
                 found = re.findall(r'duologue_worker_calls\{worker="\d"\} (\d)', text)
                 assert sorted(found) == ["0", "1"]
-        check_names(text)
-        os.kill(one, signal.SIGKILL)
+            check_names(text)
+            # A call of a worker that dies goes on in another, which finds its ticket in the store.
+            (call,) = (await server.get("/calls"))["calls"]
+            os.kill(call["pid"], signal.SIGKILL)
+            await receive_close(socket_)
+        taken_up = await server.take_up(config["ticket"])
+        assert taken_up["resumed"] is True
+        assert taken_up["ticket"].split(".")[1] == config["ticket"].split(".")[1]
         async with asyncio.timeout(10):
-            while one in await server.workers(2):
+            while call["pid"] in await server.workers(2):
                 await asyncio.sleep(0.05)
         process.send_signal(signal.SIGINT)
         out, err = await asyncio.wait_for(process.communicate(), 10)
@@ -317,7 +324,7 @@ async def test_the_command_serves_with_workers_and_one_scrape_has_the_metrics_of
     assert out.strip() == b""
     records = [json.loads(line) for line in err.splitlines()]
     (logged,) = [record for record in records if record["level"] == "error"]
-    assert logged["message"].startswith("worker 1 ended (signal 9) and lost 0 calls")
+    assert re.match(r"worker \d ended \(signal 9\) and lost 1 calls", logged["message"])
     assert (logged["level"], logged["pid"]) == ("error", process.pid)
 
 
