@@ -82,6 +82,7 @@ RUNS: dict[str, list[str]] = {
     "parts-elevenlabs": ["benchmarks.speech_parts", "elevenlabs"],
     "parts-heard": ["benchmarks.speech_parts", "heard"],
     "parts-cpu": ["benchmarks.speech_parts", "cpu"],
+    "replays": ["benchmarks.replays"],
 }
 HEAD = (
     "# Benchmarks\n\n"

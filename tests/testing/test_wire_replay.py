@@ -185,6 +185,23 @@ def test_audio_is_kept_on_request(tmp_path):
     assert loudest > 5000
 
 
+def test_call_in_real_time_is_replayed_in_virtual_time(tmp_path):
+    # Timers are late there, and time passes while anything is computed.
+    recorder = Recorder(tmp_path, name="call", wire=True)
+
+    async def talk():
+        async with call(recorder, [Reply("It is four.", seconds=2, pace=1.0)]) as (agent, edge, _):
+            await edge.speak(0.5)
+            await edge.be_silent(1.0)
+            agent.interrupt()
+            await edge.be_silent(0.2)
+
+    asyncio.run(talk())
+    found = replay(recorder.path)
+    assert not found.differences, str(found)
+    assert any(sent.message.get("type") == "response.cancel" for sent in found.sent)
+
+
 def test_pause_ends_the_journal(tmp_path):
     recorder = Recorder(tmp_path, name="call", wire=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -46,6 +47,10 @@ class Journal(Protocol):
 
     def part(self, part: object) -> Border:
         """Return the border of a streaming part that begins."""
+        ...
+
+    def time(self) -> float:
+        """Return the time by the clock of the inside."""
         ...
 
 
@@ -118,7 +123,7 @@ class RecordingBorder:
         self.told("prepared")
 
     def clock(self, clock: Clock) -> Clock:
-        return _RecordingClock(self, clock)
+        return _RecordingClock(self, clock, self._journal.time)
 
     def observer(self, observer: SessionObserver) -> SessionObserver:
         return _RecordingObserver(self, observer)
@@ -159,11 +164,11 @@ class RecordingBorder:
 
 
 class _RecordingClock:
-    def __init__(self, border: RecordingBorder, clock: Clock) -> None:
+    def __init__(self, border: RecordingBorder, clock: Clock, now: Callable[[], float]) -> None:
         self._border = border
         self._clock = clock
         self._counts: Counter[str] = border._timers
-        self.now = clock.now
+        self.now = now
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         name = timer_name(callback)
@@ -342,6 +347,9 @@ class _RecordingWire[M]:
             await self._wire.send(message)
         except DuologueError as error:
             self._put("sent", i=number, error=error)
+            raise
+        except asyncio.CancelledError:
+            self._put("sent", i=number, cancelled=True)
             raise
         if self._journal.turn != turn:
             self._put("sent", i=number)

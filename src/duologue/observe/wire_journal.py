@@ -90,6 +90,8 @@ class WireJournal:
         self.secrets = Secrets(secrets)
         self._subjects = 0
         self._turns_to_count = 0
+        self._stopped_turn = -1
+        self._stopped_at = 0.0
         self.turn = 0
         """Turns of the event loop so far in which anything was written, and a few behind each."""
         self.is_open = True
@@ -162,9 +164,20 @@ class WireJournal:
             self.turn += ADJACENT_TURNS + 1
             asyncio.get_running_loop().call_soon(self._count_turn)
         self._turns_to_count = ADJACENT_TURNS
-        record = {"t": self._now(), "b": self.turn, **record}
+        # A timer that fires must find its time reached.
+        if self._stopped_turn != self.turn or record["k"] == "fire":
+            self._stopped_turn, self._stopped_at = self.turn, self.clock.now()
+        record = {"t": self._stopped_at - self.zero, "b": self.turn, **record}
         if not self._write(functools.partial(self._line, record, message)):
             self.stop("the disk is too slow")
+
+    def time(self) -> float:
+        """Return the time by the clock of the inside.
+
+        It stands still for the rest of a turn of the event loop in which anything was written, so
+        that what is decided by it comes out the same in a replay.
+        """
+        return self._stopped_at if self._stopped_turn == self.turn else self.clock.now()
 
     def _now(self) -> float:
         return self.clock.now() - self.zero

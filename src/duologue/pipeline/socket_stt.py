@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -24,6 +25,8 @@ FRAME_S = 0.02
 """Seconds of a frame of silence that is sent in place of missing audio."""
 _SILENCE_S = FRAME_S * 5
 """Seconds of such silence that are sent at once."""
+_MAX_EARLY = 64
+"""Frames from before the run that are kept."""
 _CHECK_S = 0.5
 """Seconds between two looks at a connection on which nothing is due sooner."""
 
@@ -68,11 +71,19 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
         self._log = RecognitionLog[M](traits, rate)
         self._receive: Callable[[RecognitionEvent], None] = _ignore
         self._pushed_at = 0.0
+        self._is_running = False
+        self._early: deque[AudioFrame] = deque(maxlen=_MAX_EARLY)
+        """Audio from before the run, of which the border is told then."""
 
     async def run(self, receive: Callable[[RecognitionEvent], None]) -> None:
         """Connect, and report events until cancelled; see `STTConnection.run`."""
         with self._bordered() as border:
             self._receive = receive if border is None else border.listener(receive, "recognised")
+            if border is not None:
+                for frame in self._early:
+                    border.told("push", frame)
+            self._early.clear()
+            self._is_running = True
             await self._run()
 
     async def _run(self) -> None:
@@ -94,6 +105,8 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
         """Add the next audio."""
         if self.border is not None:
             self.border.told("push", frame)
+        elif not self._is_running:
+            self._early.append(frame)
         self._pushed_at = self._clock.now()
         self._log.push(frame.samples)
         self._send(self._log.messages())

@@ -187,7 +187,7 @@ class FactualWire(Protocol):
 
 
 class TimerSwitch:
-    """A clock whose timers a border can take over; the time stays that of ``clock``."""
+    """A clock that a border can take over."""
 
     __slots__ = ("call_at", "now", "sleep")
 
@@ -197,6 +197,7 @@ class TimerSwitch:
         self.sleep = clock.sleep
 
     def use(self, clock: Clock) -> None:
-        """Take timers from another clock from now on."""
+        """Take time and timers from another clock from now on."""
+        self.now = clock.now
         self.call_at = clock.call_at
         self.sleep = clock.sleep

@@ -43,6 +43,8 @@ class ReplayBorder:
         self.at = 0.0
         """When the newest record was, in seconds of the recording."""
         self.commands: SessionCommands | None = None
+        self.began = asyncio.Event()
+        """Set when the session or part can be told anything."""
         self.prepared = asyncio.Event()
         self.wires: dict[int, WireState] = {}
         self.voiced: dict[int, VoicedConnection] = {}
@@ -133,6 +135,7 @@ class ReplayBorder:
 
     def attach(self, commands: SessionCommands) -> None:
         self.commands = commands
+        self.began.set()
 
     def told(self, name: str, *args: object) -> None:
         pass

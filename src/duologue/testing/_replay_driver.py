@@ -55,6 +55,9 @@ class Driver:
         border.tell = self._tell
 
     async def run(self) -> None:
+        beginning = asyncio.ensure_future(self._border.began.wait())
+        await asyncio.wait([beginning, self._task], return_when=asyncio.FIRST_COMPLETED)
+        beginning.cancel()
         over = self._loop.create_future()
         self._play(0, over)
         await over
@@ -150,6 +153,8 @@ class Driver:
                 end = self._border.script.by_wire.get(("end", cast("int", raw["w"])))
                 fails = end is not None and bool(end.raw.get("own"))
                 state.deliver(self._message(raw["m"]), fails=fails)
+            case "sent" if raw.get("cancelled"):
+                pass  # It never ended.
             case "sent":
                 error = (
                     error_from_json(cast("JsonObject", raw["error"])) if "error" in raw else None

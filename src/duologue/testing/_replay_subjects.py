@@ -89,6 +89,7 @@ class _PartSubject(Subject):
     def part(self, part: object) -> Border:
         """Return the border of the part."""
         del part
+        self._border.began.set()
         return self._border
 
     async def run(self) -> None:

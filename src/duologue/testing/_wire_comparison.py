@@ -79,7 +79,8 @@ class Replay:
     def __str__(self) -> str:
         """Return the differences, one a line, below a summary."""
         count = len(self.differences)
-        head = f"{self.path.name}: {count} differences in {self.compared} messages"
+        noun = "difference" if count == 1 else "differences"
+        head = f"{self.path.name}: {count} {noun} in {self.compared} messages"
         return "\n".join((head, *self.skipped, *map(str, self.differences)))
 
 

@@ -69,6 +69,9 @@ def replay(
             found.skipped.append("the pipeline itself is not replayed, only its streaming parts")
             continue
         script = Script(log)
+        if name.startswith("session") and not script.dials:
+            found.skipped.append(f"{name}: there was no connection to a service")
+            continue
         run_virtual(_replay_subject(script, name, found, realtime), start=script.zero, grace=0.0)
     found.differences.sort(key=lambda one: one.at)
     return found

@@ -132,6 +132,11 @@ class InputAudio:
         """Whether a user turn is open, or its transcript is still missing."""
         return self._tracker.is_open
 
+    def kept(self) -> Sequence[AudioFrame]:
+        """Return the audio that is kept, in pieces of up to 0.1 s."""
+        pieces = self._buffer.read_from(self._buffer.start)
+        return [AudioFrame(piece, self.rate) for piece in pieces if isinstance(piece, np.ndarray)]
+
     def wrap_measure(self, wrap: Callable[[Measure], Measure]) -> None:
         """Measure the person's voice by what ``wrap`` returns for the present way to do it."""
         if self._local_turns is not None:

@@ -312,7 +312,10 @@ class Session:
         """Let a border see, or be, what is around the session, which has just begun."""
         self._observer = border.observer(self._observer)
         self._clock.use(border.clock(self.host.clock))
+        self._now = self._clock.now
         self.input_audio.wrap_measure(border.measure)
+        for frame in self.input_audio.kept():
+            border.told("send_audio", frame)  # before the session began
         if self._voice is not None:
             self._voice = border.voice(self._voice)
 
