@@ -226,6 +226,28 @@ async def test_person_may_write_text():
 
 
 @virtual_time
+async def test_a_text_that_comes_before_the_model_is_connected_is_answered():
+    class Slow(ScriptedRealtime):
+        async def run(self, setup, observer):
+            await asyncio.sleep(1)
+            await super().run(setup, observer)
+
+    edge = FakeEdge()
+    agent = Agent(edge=edge, llm=Slow(["Yes."]))
+
+    async def write():
+        while edge.person is None:
+            await asyncio.sleep(0.01)
+        edge.person.push_text("Are you there?")
+
+    writing = asyncio.ensure_future(write())
+    async with agent.join():
+        await writing
+        await asyncio.sleep(2)
+        assert [i.text for i in agent.conversation] == ["Are you there?", "Yes."]
+
+
+@virtual_time
 async def test_model_gets_the_stored_history(tmp_path):
     path = tmp_path / "talk.jsonl"
     async with join_agent(

@@ -81,6 +81,9 @@ _MAX_FRAME_AGE_S = 2.0
 """Seconds after which a camera frame is too old to show the present."""
 
 
+_MAX_EARLY_TEXTS = 16
+"""Most texts of the person that wait for the session to be live; more are dropped."""
+
 _TICKS_PER_HEARD_EVENT = 10
 """Ticks of 20 ms between two `AgentHeardEvent`."""
 
@@ -98,6 +101,7 @@ class AgentSession:
         "_clock",
         "_closed",
         "_conversation",
+        "_early_texts",
         "_edge",
         "_emit",
         "_latest_video",
@@ -117,6 +121,7 @@ class AgentSession:
         "_tracker",
         "_user_speaking",
         "_voice",
+        "_was_live",
         "digits",
         "disconnected_event",
         "playout",
@@ -179,6 +184,10 @@ class AgentSession:
         self._stopped_speech: str | None = None
         """The speech of `_stopped_reply`, which was incomplete when the model stopped."""
         self._reported_blind = False
+        self._was_live = False
+        """Whether the session has been live, though it may have ended."""
+        self._early_texts: list[str] = []
+        """What the person wrote before the session was live."""
 
     def bind_speech(self, request_id: str, speech: Speech) -> None:
         """Let ``speech`` play the reply to the request."""
@@ -249,9 +258,16 @@ class AgentSession:
             self._realtime.send_video(changed, in_order=now)
 
     def push_text(self, text: str) -> None:
-        """Accept a text that the person wrote."""
-        if self._realtime.alive and not self._closed:
+        """Accept a text that the person wrote.
+
+        What comes before the session is live waits for it, as audio does.
+        """
+        if self._closed:
+            return
+        if self._realtime.alive:
             self._on_text(text)
+        elif not self._was_live and len(self._early_texts) < _MAX_EARLY_TEXTS:
+            self._early_texts.append(text)
 
     def push_digit(self, digit: str) -> None:
         """Accept a key that the person pressed."""
@@ -320,6 +336,14 @@ class AgentSession:
     def connected(self, event: RealtimeConnectedEvent) -> None:
         """Report that the session is live."""
         self._emit(event)
+        self._was_live = True
+        # Not now, because the session is still bringing its first connection up to date.
+        asyncio.get_running_loop().call_soon(self._send_early_texts)
+
+    def _send_early_texts(self) -> None:
+        texts, self._early_texts = self._early_texts, []
+        for text in texts:
+            self.push_text(text)
 
     def reconnecting(self, event: RealtimeReconnectingEvent) -> None:
         """Report that the next connection is being made."""
