@@ -22,8 +22,11 @@ class Socket:
     def __init__(self):
         self.sent = []
 
-    async def receive(self):
+    async def read(self, handle):
         await asyncio.Event().wait()
+
+    def try_send(self, message):
+        return False
 
     async def send(self, message):
         self.sent.append(message)

@@ -28,6 +28,7 @@ from duologue.server.call_socket import (
 )
 from duologue.server.calls import CallLimiter, CallSignalling, shorten_reason
 from duologue.server.config import ServerConfig, default_sessions
+from duologue.server.direct_socket import direct_socket_of
 from duologue.server.middleware import refuse_websocket
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class ServerSocket:
 
     def __init__(self, websocket: WebSocket, *, explains: bool = False) -> None:
         self._websocket = websocket
+        self._direct = direct_socket_of(websocket.scope)
         self._explains = explains
         self._closed = False
         self.end_reason: Refusal | None = None
@@ -84,6 +86,45 @@ class ServerSocket:
             return text
         data: bytes = event.get("bytes") or b""
         return data
+
+    async def read(self, handle: Callable[[str | bytes], None]) -> None:
+        """Pass each message to ``handle``, in order, until the end.
+
+        Raises:
+            Exception: ``handle`` raised it; nothing more is passed on.
+        """
+        direct = self._direct
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def receive(message: str | bytes) -> None:
+            if failed.done():
+                return
+            try:
+                handle(message)
+            except Exception as error:  # noqa: BLE001 - raised by `read`
+                failed.set_exception(error)
+
+        while direct is None or not direct.receive_directly(receive):
+            message = await self.receive()
+            if message is None:
+                return
+            handle(message)
+        # Nothing but the end comes as an event now.
+        ending = asyncio.ensure_future(self.receive())
+        try:
+            waited: set[asyncio.Future[str | bytes | None] | asyncio.Future[None]]
+            waited = {ending, failed}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            direct.receive_directly(None)
+            ending.cancel()
+        for done in waited:
+            if done.done() and not done.cancelled():
+                done.result()
+
+    def try_send(self, message: str | bytes) -> bool:
+        """Send a message at once; return False, without sending, if that has to wait."""
+        return not self._closed and self._direct is not None and self._direct.try_send(message)
 
     async def send(self, message: str | bytes) -> bool:
         """Send a message; return False after the end."""

@@ -25,8 +25,15 @@ CLOSE_S = 0.3
 class StreamSocket(Protocol):
     """The WebSocket of one call."""
 
-    async def receive(self) -> str | bytes | None:
-        """Return the next message; None after the end."""
+    async def read(self, handle: Callable[[str | bytes], None]) -> None:
+        """Pass each message to ``handle``, in order, until the end.
+
+        Raises:
+            Exception: ``handle`` raised it; nothing more is passed on.
+        """
+
+    def try_send(self, message: str | bytes) -> bool:
+        """Send a message at once; return False, without sending, if that has to wait."""
         ...
 
     async def send(self, message: str | bytes) -> bool:
@@ -50,12 +57,16 @@ class Outbox:
         self._overflow = overflow
         self._waiting: deque[tuple[bool, str | bytes]] = deque()
         self._filled = asyncio.Event()
+        self._writing = False
+        """Whether `write` is sending a message, which no other may overtake."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def send(self, message: str | bytes, *, audio: bool = False) -> None:
-        """Add a message; `drop_audio` drops those with ``audio``."""
+        """Send a message, or let it wait; `drop_audio` drops those with ``audio`` that wait."""
+        if not (self._waiting or self._writing) and self._socket.try_send(message):
+            return
         if len(self._waiting) >= MAX_WAITING:
             self._overflow()
             return
@@ -72,8 +83,10 @@ class Outbox:
             await self._filled.wait()
             self._filled.clear()
             while self._waiting:
+                self._writing = True
                 if not await self._socket.send(self._waiting.popleft()[1]):
                     return  # The reader finds the end as well, and knows the reason.
+                self._writing = False
 
 
 class PacedInput:

@@ -201,14 +201,16 @@ class Edge:
 
     async def _read(self) -> None:
         try:
-            while (message := await self._socket.receive()) is not None:
-                if isinstance(message, bytes):
-                    self._input.push(AudioFrame(self._samples(message), self._hello.rate))
-                else:
-                    self._handle(message)
+            await self._socket.read(self._receive)
         except ProtocolError as error:
             self._end(error)
         self._end()
+
+    def _receive(self, message: str | bytes) -> None:
+        if isinstance(message, bytes):
+            self._input.push(AudioFrame(self._samples(message), self._hello.rate))
+        else:
+            self._handle(message)
 
     def _samples(self, data: bytes) -> Samples:
         if self._decoder is not None:

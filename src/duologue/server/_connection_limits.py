@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from duologue.errors import UnsupportedError
 from duologue.server._rate_limits import EvictingPool, TokenBucket
+from duologue.server.direct_socket import EXTENSION
 
 if TYPE_CHECKING:
     import uvicorn
@@ -112,7 +114,9 @@ def limit_connections(settings: uvicorn.Config, limiter: ConnectionLimiter) -> N
             "pip install 'uvicorn>=0.53,<1'"
         )
     settings.http_protocol_class = _limited_http(http, limiter)
-    settings.ws_protocol_class = _limited_ws(ws, limiter)
+    limited = _limited_ws(ws, limiter)
+    sans_io = all(hasattr(ws, name) for name in ("handle_connect", "send_receive_event_to_app"))
+    settings.ws_protocol_class = _direct_ws(limited) if sans_io else limited
 
 
 def _limited_http(base: Any, limiter: ConnectionLimiter) -> type[asyncio.Protocol]:
@@ -200,3 +204,65 @@ def _limited_ws(base: Any, limiter: ConnectionLimiter) -> type[asyncio.Protocol]
             return False
 
     return GuardedWebSocket
+
+
+def _direct_ws(base: Any) -> type[asyncio.Protocol]:
+    class DirectWebSocket(base):  # type: ignore[misc]
+        """A WebSocket connection of uvicorn's own protocol class that is a `DirectSocket`."""
+
+        frames: list[bytes]
+        _receive: Callable[[str | bytes], None] | None = None
+
+        def handle_connect(self, event: Any) -> None:
+            super().handle_connect(event)
+            scope = getattr(self, "scope", None)
+            if scope is not None:  # The task of the app begins later.
+                scope["extensions"][EXTENSION] = self
+
+        def receive_directly(self, receive: Callable[[str | bytes], None] | None) -> bool:
+            if receive is not None and not self.queue.empty():
+                return False
+            self._receive = receive
+            return True
+
+        def send_receive_event_to_app(self) -> None:
+            receive, frames = self._receive, self.frames
+            if receive is None or self.close_sent:
+                super().send_receive_event_to_app()
+                return
+            self.frames = []
+            data = frames[0] if len(frames) == 1 else b"".join(frames)
+            if self.curr_msg_data_type != "text":
+                receive(data)
+                return
+            try:
+                text = str(data, "utf-8")
+            except UnicodeDecodeError:
+                self._receive = None
+                self.frames = frames
+                super().send_receive_event_to_app()  # It closes the connection with 1007.
+                return
+            receive(text)
+
+        def try_send(self, message: str | bytes) -> bool:
+            open_now = self.handshake_complete and not (self.close_sent or self.disconnected)
+            if not (open_now and self.writable.is_set()) or self.transport.is_closing():
+                return False
+            data = message.encode() if isinstance(message, str) else message
+            if self.conn.extensions:
+                send = self.conn.send_text if isinstance(message, str) else self.conn.send_binary
+                send(data)
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                return True
+            size = len(data)
+            kind = b"\x81" if isinstance(message, str) else b"\x82"
+            if size < 126:
+                head = kind + bytes((size,))
+            elif size < 1 << 16:
+                head = kind + b"\x7e" + size.to_bytes(2, "big")
+            else:
+                head = kind + b"\x7f" + size.to_bytes(8, "big")
+            self.transport.write(head + data)
+            return True
+
+    return DirectWebSocket

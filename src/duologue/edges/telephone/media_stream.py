@@ -39,6 +39,7 @@ from duologue.edges.telephone._stream import (
     CarrierCodec,
     DigitPressed,
     MarkReturned,
+    Message,
     QueueCleared,
     StreamEvent,
     StreamFailed,
@@ -269,11 +270,13 @@ class MediaStream:
             self._send_mark(self._ledger.mark())
 
     async def _read(self) -> None:
-        while (message := await self._socket.receive()) is not None:
-            for event in self._codec.receive(message):
-                self._handle(event)
+        await self._socket.read(self._receive)
         self.caller_left = self.caller_left or not self._over.is_set()
         self._end()
+
+    def _receive(self, message: Message) -> None:
+        for event in self._codec.receive(message):
+            self._handle(event)
 
     def _handle(self, event: StreamEvent) -> None:
         agent = self._agent
