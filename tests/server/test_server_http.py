@@ -75,7 +75,6 @@ async def test_health_reports_sessions_and_limit():
             "sessions": 0,
             "limit": 3,
             "tick_delay_ms": 0,
-            "late": False,
             "refused": 0,
             "late": False,
         }
