@@ -116,7 +116,7 @@ class SipPeer:
             if call is not None:
                 call.on_response(message)
             return
-        if call is None and message.method == "INVITE":
+        if call is None and message.method == "INVITE" and ";tag=" not in message.get("To"):
             self._spawn(self._incoming(message, addr))
         elif call is not None:
             self._spawn(call.on_request(message, addr))

@@ -64,9 +64,10 @@ _MEDIA_ENCRYPTION: Mapping[Srtp, str] = {
     "dtls": "mediaenc=dtls_srtp",
 }
 _HEADERS = ("To",)
-_SEND_BUFFER = "audio_buffer 20-40"
+_SEND_BUFFER = "audio_buffer 20-80"
 """Behind the buffer that we fill, the stack has one of its own, which by default keeps up to 160 ms
-for good after a stall. One packet is what its two threads need."""
+for good after a stall; what is over its limit is dropped. Its threads need 20 ms when all is well,
+and a busy machine makes them up to 60 ms late."""
 _READ_BYTES = 48000 * 2 * 2
 """Most bytes of one reading: a second at the highest rate with two channels."""
 _SOURCE_S = 1.0

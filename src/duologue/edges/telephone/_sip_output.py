@@ -9,8 +9,9 @@
 #               bounded)      stack)       the stack)      side buffers too)
 #
 # - Only 40 ms are in the stack at a time: enough for a late loop, little to lose or to take back.
-# - What a replaced buffer held, by the clock, is written again. The clock is exact to a frame, so a
-#   frame may be sent twice, and none is lost.
+# - What a replaced buffer held, by the clock, is written again, and so is the frame before it,
+#   which was probably in a second buffer of the stack. So a frame or two may be sent twice, and
+#   none is lost.
 # - A flush takes effect at the stack's next tick and would take what is written before it along, so
 #   nothing is written until the buffer is seen empty.
 
@@ -41,7 +42,7 @@ class SipOutput:
     def __init__(self, rate: int) -> None:
         self._rate = rate
         self._ring = round(RING_S * rate)
-        self._slack = rate // 50
+        self._frame = rate // 50
         self._waiting: deque[Samples] = deque()
         self._waiting_samples = 0
         self._written: deque[Samples] = deque()
@@ -75,7 +76,7 @@ class SipOutput:
 
     def clear(self, now: float) -> bool:
         """Drop what has not left; return whether the stack must flush its buffer."""
-        flush = bool(self._written)
+        flush = self.sent < self._written_end
         self._waiting.clear()
         self._waiting_samples = 0
         self._written.clear()
@@ -93,12 +94,8 @@ class SipOutput:
             epoch: See `SendState`.
             buffered_s: See `SendState`.
         """
-        buffered = round(buffered_s * self._rate)
-        if self._flushing_since is not None:
-            if buffered and now - self._flushing_since < FLUSH_S:
-                return []
-            self._flushing_since = None
-        self._count(now, epoch, buffered)
+        if not self.count(now, epoch, buffered_s):
+            return []
         room = self._ring - (self._written_end - self.sent)
         out: list[Samples] = []
         while self._waiting and room > 0:
@@ -110,19 +107,49 @@ class SipOutput:
             out.append(samples)
         return out
 
-    def _count(self, now: float, epoch: int, buffered: int) -> None:
-        """Count what has left since the last look."""
+    def count(self, now: float, epoch: int, buffered_s: float) -> bool:
+        """Count what has left since the last look; return whether more may be written.
+
+        Args:
+            now: Seconds of the clock.
+            epoch: See `SendState`.
+            buffered_s: See `SendState`.
+        """
+        buffered = round(buffered_s * self._rate)
+        if self._flushing_since is not None:
+            if buffered and now - self._flushing_since < FLUSH_S:
+                return False
+            self._flushing_since = None
         left = max(self.sent, self._written_end - buffered)
         if self._epoch is not None and epoch != self._epoch and not buffered:
-            elapsed = round(max(0.0, now - self._looked_at) * self._rate)
-            by_clock = min(self._written_end, self.sent + elapsed // self._slack * self._slack)
-            if left > by_clock:
-                left = by_clock
-                self._requeue(left)
+            left = self._recover(now)
         self._epoch = epoch
         self._looked_at = now
+        self._set_sent(now, left)
+        return True
+
+    def stopped(self, now: float) -> None:
+        """Take back what was written, because nothing is sent at present and it is lost."""
+        if self._epoch is not None:
+            self._set_sent(now, self._recover(now))
+        self._looked_at = now
+        self._epoch = None
+
+    def _recover(self, now: float) -> int:
+        """Take back what can't have left by the clock; return how much has left."""
+        elapsed = round(max(0.0, now - self._looked_at) * self._rate)
+        left = min(self._written_end, self.sent + elapsed // self._frame * self._frame)
+        if self._written:
+            left = max(left - self._frame, self._written_end - sum(map(len, self._written)))
+        self._requeue(left)
+        self.sent = min(self.sent, left)
+        while self._log and self._log[-1][1] > left:
+            self._log.pop()
+        return left
+
+    def _set_sent(self, now: float, left: int) -> None:
         begin = self._written_end - sum(map(len, self._written))
-        while self._written and begin + len(self._written[0]) <= left:
+        while self._written and begin + len(self._written[0]) <= left - self._frame:
             begin += len(self._written.popleft())
         if left > self.sent:
             self.sent = left
@@ -145,6 +172,6 @@ class SipOutput:
         """
         grown = False
         while self._log and self._log[0][0] <= now - delay_s:
-            self._heard = self._log.popleft()[1]
+            self._heard = max(self._heard, self._log.popleft()[1])
             grown = True
         return self._heard if grown else None

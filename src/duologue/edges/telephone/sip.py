@@ -64,6 +64,7 @@ _PASSWORD = "DUOLOGUE_SIP_PASSWORD"  # noqa: S105 - a name
 _LOG_INTERVAL_S = 60.0
 """Seconds between two log lines about refused sources."""
 _HANG_UP_S = 0.3
+_PORT_TRIES = 20
 _MAX_OUTPUT_RATE = 24000
 
 
@@ -299,15 +300,15 @@ class SIP:
             ConfigError: The port is not free.
         """
         host = self._listen_host.strip("[]")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        for attempt in range(_PORT_TRIES):
             try:
-                probe.bind((host, self._listen_port))
+                self._listen_port = _free_port(host, self._listen_port)
+                break
             except OSError as error:
-                raise ConfigError(
-                    f"SIP can't listen on {self.listening}: {error.strerror or error}"
-                ) from error
-            self._listen_port = int(probe.getsockname()[1])
+                if self._listen_port or attempt == _PORT_TRIES - 1:
+                    raise ConfigError(
+                        f"SIP can't listen on {self.listening}: {error.strerror or error}"
+                    ) from error
         return dataclasses.replace(self._options, listen=self.listening)
 
     async def _find_sources(self) -> Sources | None:
@@ -456,6 +457,7 @@ class _Service:
             answered=answered,
             dial=lambda target: self.stack.dial(target, {}),
             follow=sip._follow,
+            vanished_s=sip._options.vanished_s,
         )
 
     def _inbound_call(self, leg: SipLeg) -> PhoneCall:
@@ -530,6 +532,24 @@ async def _hang_up(leg: SipLeg) -> None:
 def _fail(future: asyncio.Future[str], error: TelephoneError) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def _free_port(host: str, port: int) -> int:
+    """Return a port that is free for UDP and TCP: ``port``, or any for 0.
+
+    Raises:
+        OSError: It is not free.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as udp,
+        socket.socket(family, socket.SOCK_STREAM) as tcp,
+    ):
+        udp.bind((host, port))
+        free = int(udp.getsockname()[1])
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.bind((host, free))
+        return free
 
 
 def _split_listen(listen: str) -> tuple[str, int]:

@@ -62,6 +62,8 @@ MAX_HOLD_S = 900.0
 """Seconds after which a call that the other side holds is ended, because nothing shows it lives."""
 HANG_UP_S = 0.3
 """Seconds that ending the call may take, because an edge must hang up in half a second."""
+_REPORT_S = 0.2
+"""Seconds that the report of a transfer has before the call that it was asked on ends."""
 _PAUSE_S = 0.5
 """Seconds that a ``w`` between digits waits."""
 
@@ -81,6 +83,7 @@ class SIPCall:
         dial: Begins another leg; None if there can't be one.
         follow: Whether a transfer that the other side asks for is followed; see `SIP`.
         hangs_up: Whether the leg ends with the edge.
+        vanished_s: Seconds without audio of the other side after which it has vanished; 0 for ever.
         clock: Clock of the call; by default that of the event loop.
     """
 
@@ -96,6 +99,7 @@ class SIPCall:
         dial: Callable[[str], Awaitable[SipLeg]] | None = None,
         follow: Callable[[PhoneCall, str], bool] | None = None,
         hangs_up: bool = True,
+        vanished_s: float = 0.0,
         clock: Clock | None = None,
     ) -> None:
         self.call = call
@@ -109,6 +113,8 @@ class SIPCall:
         self._dial = dial
         self._follow = follow
         self._hangs_up = hangs_up
+        self._vanished_s = vanished_s
+        self._last_arrival = 0.0
         self._clock: Clock = clock or LoopClock()
         self._output = SipOutput(output_rate)
         self._input = PacedInput(self._clock)
@@ -348,6 +354,7 @@ class SIPCall:
                     output_rate=self._rate,
                     answered=True,
                     hangs_up=False,
+                    vanished_s=self._vanished_s,
                     clock=self._clock,
                 )
                 if not await consult(edge) or edge._over.is_set():
@@ -397,22 +404,31 @@ class SIPCall:
         agent = self._agent
         if agent is None or self._over.is_set():
             return
+        now = self._clock.now()
         if (frame := self._leg.read()) is not None:
             self._input.push(frame)
+        if frame is not None or self.on_hold or not self._audio_runs.is_set():
+            self._last_arrival = now
+        elif self._vanished_s and now - self._last_arrival > self._vanished_s:
+            logger.info("a call over SIP was ended, because the other side has vanished")
+            self.caller_left = True
+            self._end()
         if not self._audio_runs.is_set():
             if self._leg.send_state() is None:
                 return
             self._audio_runs.set()
         if self._output.outstanding:
             self._send()
-            heard = self._output.heard(self._clock.now(), self._delay_s)
+            heard = self._output.heard(now, self._delay_s)
             if heard is not None:
                 agent.report_played(heard)
-        if self._held_since is not None and self._clock.now() - self._held_since > MAX_HOLD_S:
+        if self._held_since is not None and now - self._held_since > MAX_HOLD_S:
             self._end("the other side has held the call for too long")
 
     def _send(self) -> None:
-        if self.on_hold or (state := self._leg.send_state()) is None:
+        state = self._leg.send_state()
+        if state is None:
+            self._output.stopped(self._clock.now())
             return
         if state.epoch != self._epoch:
             self._restarts += self._epoch is not None
@@ -420,6 +436,9 @@ class SIPCall:
         rate = self._leg.rate
         if self._resampler is None or self._resampler.out_rate != rate:
             self._resampler = Resampler(self._rate, rate)
+        if self.on_hold:
+            self._output.count(self._clock.now(), state.epoch, state.buffered_s)
+            return
         for samples in self._output.take(self._clock.now(), state.epoch, state.buffered_s):
             self._leg.write(self._resampler.push(samples))
 
@@ -436,6 +455,7 @@ class SIPCall:
         match event:
             case LegAnswered():
                 if leg is self._next_leg:
+                    self._start(self._leave(self._leg))
                     self._change_leg(leg)
             case LegEnded(reason, _):
                 if leg is self._next_leg:
@@ -493,6 +513,12 @@ class SIPCall:
             return
         self._next_leg = other
         other.on_event = self._handler_of(other)
+
+    async def _leave(self, leg: SipLeg) -> None:
+        """End the leg in whose place another one is, once its other side has been told of that."""
+        await self._clock.sleep(_REPORT_S)
+        with suppress(LegError):
+            await leg.hang_up()
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="transfer")
