@@ -8,6 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
@@ -29,6 +30,7 @@ from duologue.server.serving import serve_app
 
 if TYPE_CHECKING:
     from duologue.edges.telephone.carrier import Carrier
+    from duologue.edges.telephone.sip import SIP, MakeSIPAgent
     from duologue.observe import Metrics
     from duologue.observe.live import LiveCall
     from duologue.stores import ConversationStores
@@ -180,7 +182,7 @@ async def serve(
     handle_call: HandleCall | None = None,
     on_end: OnEnd | None = None,
     on_ending: OnEnding | None = None,
-    telephone: Sequence[Carrier] = (),
+    telephone: Sequence[Carrier | SIP] = (),
     rtvi: bool = False,
     metrics: Metrics | None = None,
     stores: ConversationStores | None = None,
@@ -198,7 +200,7 @@ async def serve(
         handle_call: See `create_app`.
         on_end: See `create_app`.
         on_ending: See `create_app`.
-        telephone: See `create_app`.
+        telephone: See `create_app`; also a `SIP`, whose calls have a `SIPCall` as edge.
         rtvi: See `create_app`.
         metrics: See `create_app`.
         stores: See `create_app`.
@@ -210,19 +212,38 @@ async def serve(
         ConfigError: The port is taken, or the certificate can't be used.
     """
     config = config or ServerConfig()
+    carriers, sips = _split_lines(telephone)
+    if sips and make_agent is None:
+        raise ConfigError("calls over SIP need make_agent: handle_call is for the page")
+    if sips and config.worker_count > 1:
+        raise ConfigError("SIP needs a server with one worker, because all would listen")
     app = create_app(
         make_agent,
         config,
         handle_call=handle_call,
         on_end=on_end,
         on_ending=on_ending,
-        telephone=telephone,
+        telephone=carriers,
         rtvi=rtvi,
         metrics=metrics,
         stores=stores,
         live=live,
     )
-    await serve_app(app, config, ready=ready, listener=listener)
+    async with AsyncExitStack() as running:
+        for sip in sips:
+            make_sip_agent = cast("MakeSIPAgent", make_agent)
+            await running.enter_async_context(sip.running(make_sip_agent, app.calls))
+        await serve_app(app, config, ready=ready, listener=listener)
+
+
+def _split_lines(telephone: Sequence[Carrier | SIP]) -> tuple[list[Carrier], list[SIP]]:
+    """Return the carriers, which have routes, and SIP, which has not."""
+    if not telephone:
+        return [], []
+    from duologue.edges.telephone.carrier import Carrier
+
+    carriers = [line for line in telephone if isinstance(line, Carrier)]
+    return carriers, [line for line in telephone if not isinstance(line, Carrier)]
 
 
 def agent_call_handler(

@@ -19,11 +19,12 @@ from duologue.cli.extras import require_extras
 from duologue.cli.observation import Observation, Observers, observation_options, transport_of
 from duologue.cli.options import ModelOptions, model_options, run_in_chosen_loop
 from duologue.cli.reload import end_with_parent, inherited_listener, serve_reloading
+from duologue.cli.sip import SIPOptions, sip_options
 from duologue.errors import ConfigError
 
 if TYPE_CHECKING:
     from duologue.agent.agent import Agent
-    from duologue.edges.telephone import Carrier
+    from duologue.edges.telephone import SIP, Carrier
     from duologue.edges.webrtc import CallEdge
     from duologue.hosting import MakeAgent
     from duologue.rtc.config import IceServer
@@ -198,6 +199,7 @@ def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> in
 @click.option(
     "--reload", is_flag=True, help="Start again when a file of the app changes; for development."
 )
+@sip_options
 @observation_options
 @model_options
 def serve(
@@ -227,6 +229,7 @@ def serve(
     reload: bool,
     model: ModelOptions,
     observation: Observation,
+    sip: SIPOptions,
 ) -> None:
     """Serve the page to talk from, until Ctrl-C.
 
@@ -240,6 +243,7 @@ def serve(
     \b
     duologue serve app:make_agent
     duologue serve app:make_agent --telephone twilio --public-url https://talk.example.org
+    duologue serve app:make_agent --sip sip:bot@pbx.example.org --sip-register
     duologue serve --llm openai --voice marin --record calls
     duologue serve --llm anthropic:claude-haiku-4-5 --stt deepgram --tts cartesia:VOICE
     DUOLOGUE_TOKEN=... duologue serve --host 0.0.0.0 --certfile c.pem --keyfile k.pem
@@ -249,6 +253,10 @@ def serve(
         log_as_json()
     if carriers:
         require_extras("serve --telephone", "browser", "telephone")
+    if sip.address is not None:
+        require_extras("serve --sip", "browser", "sip")
+        if workers != 1:
+            raise ConfigError("--sip needs one worker: start several servers, each with its port")
     observation.require_extras("serve")
     if app is not None:
         require_extras("serve", "browser")
@@ -282,6 +290,7 @@ def serve(
     )
     stores = _open_stores(store or os.environ.get("DUOLOGUE_STORE") or None, keep)
     make_carriers(carriers, public_url or "http://localhost")  # Report missing keys at once.
+    line = sip.make(udp_ports)
     if source is None:
         arguments = [each for each in sys.argv[1:] if each != "--reload"]
         with listen_on_port(config, exact=port is not None) as listening:
@@ -290,7 +299,11 @@ def serve(
     if worker_number() is None:
         listener = inherited_listener() or listen_on_port(config, exact=port is not None)
     port_taken = config.port if listener is None else int(listener.getsockname()[1])
-    telephone = make_carriers(carriers, public_url or f"http://localhost:{port_taken}")
+    telephone: list[Carrier | SIP] = [
+        *make_carriers(carriers, public_url or f"http://localhost:{port_taken}")
+    ]
+    if line is not None:
+        telephone.append(line)
     serve_page(
         config,
         listener,
@@ -364,7 +377,7 @@ def serve_page(
     listener: socket.socket | None,
     source: AgentSource,
     loading_message: str = "",
-    telephone: Sequence[Carrier] = (),
+    telephone: Sequence[Carrier | SIP] = (),
     observation: Observation | None = None,
     stores: ConversationStores | None = None,
     *,
@@ -405,8 +418,8 @@ def serve_page(
         click.echo(f"Talk at {address} (Ctrl-C ends it)")
         if rtvi:
             click.echo(f"RTVI clients: {address.split('#')[0]}api/offer")
-        for carrier in telephone:
-            click.echo(f"Webhook for {type(carrier).__name__}: {carrier.webhook_url}")
+        for line in telephone:
+            click.echo(line.invitation)
         if config.warning:
             click.echo(f"Note: {config.warning}")
 

@@ -125,6 +125,11 @@ class Carrier(ABC):
         return self.public_url + self.path
 
     @property
+    def invitation(self) -> str:
+        """What a person must know to call, in one line."""
+        return f"Webhook for {type(self).__name__}: {self.webhook_url}"
+
+    @property
     def stream_url(self) -> str:
         """The address of the socket."""
         return f"ws{self.public_url.removeprefix('http')}{self.path}/media"

@@ -182,6 +182,12 @@ class SIP:
         return f"{self._listen_host}:{self._listen_port}"
 
     @property
+    def invitation(self) -> str:
+        """What a person must know to call, in one line."""
+        where = f"Calls over SIP at {self.listening}"
+        return f"{where}, registered as {self._address}" if self._options.register_s else where
+
+    @property
     def counters(self) -> dict[str, int]:
         """Number of calls, and of those that were refused: for their source, or for no place."""
         service = self._service
