@@ -344,7 +344,8 @@ async def test_linphone_calls_and_presses_keys(tmp_path):
         "--sip sip:bot@127.0.0.1 --sip-listen 127.0.0.1:5070 > server.log 2>&1 & "
         "until grep -q 'Calls over SIP' server.log 2>/dev/null; do sleep 0.1; done; "
         "(sleep 1; echo soundcard use files; echo play voice.wav; "
-        "echo call sip:bot@127.0.0.1:5070; sleep 4; echo 7; sleep 1; echo terminate; sleep 0.5; echo quit) "
+        "echo call sip:bot@127.0.0.1:5070; sleep 3; echo 7; sleep 0.6; echo terminate; "
+        "sleep 0.2; echo quit) "
         "| linphonec -c linphonerc > linphone.log 2>&1; kill -9 $!"
     )
     process = await asyncio.create_subprocess_exec(
