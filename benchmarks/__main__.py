@@ -35,6 +35,7 @@ RUNS: dict[str, list[str]] = {
     "words": ["benchmarks.engine", "words"],
     "pipeline-sounds": ["benchmarks.sounds", "pipeline"],
     "rtc": ["benchmarks.rtc_echo"],
+    "sip": ["benchmarks.sip"],
     "sessions": ["benchmarks.sessions", "edge"],
     "openai-sessions": ["benchmarks.sessions", "openai"],
     "workers": ["benchmarks.workers"],

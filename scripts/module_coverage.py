@@ -90,6 +90,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "edges/telephone/_mark_ledger.py": ("edges/telephone/test_mark_ledger.py",),
     "edges/telephone/_plivo_codec.py": ("edges/telephone/test_plivo_codec.py",),
     "edges/telephone/_signatures.py": ("edges/telephone/test_signatures.py",),
+    "edges/telephone/_sip_address.py": ("edges/telephone/test_sip_address.py",),
+    "edges/telephone/_sip_output.py": ("edges/telephone/test_sip_output.py",),
     "edges/telephone/_telnyx_codec.py": ("edges/telephone/test_telnyx_codec.py",),
     "edges/telephone/_twilio_codec.py": ("edges/telephone/test_twilio_codec.py",),
     "edges/telephone/_vonage_codec.py": ("edges/telephone/test_vonage_codec.py",),

@@ -30,9 +30,12 @@ class Desk:
         self._tasks = []
 
     def make_agent(self, edge):
-        agent = Agent(edge=edge, llm=ScriptedRealtime(list(self.script)))
+        return self.adopt(Agent(edge=edge, llm=ScriptedRealtime(list(self.script))))
+
+    def adopt(self, agent):
+        """Watch an agent, and conduct its call."""
         agent.events.tap(self.events.append)
-        self.edges.append(edge)
+        self.edges.append(agent.edge)
         self.agents.append(agent)
         if self.conduct is not None:
             self._tasks.append(asyncio.ensure_future(self._conduct(agent)))

@@ -18,7 +18,7 @@ _ADDRESS = re.compile(
 )
 _NUMBER = re.compile(r"\+?[0-9*#]{1,32}")
 _INVITE = re.compile(
-    r"RX \S+ (?P<source>\S+) -> \S+\r?\nINVITE (?:[^\r\n]*\r?\n)*?"
+    r"RX \S+ (?P<source>\S+) -> \S+\r?\nINVITE (?:[^\r\n]+\r?\n)*?"
     r"(?:call-id|i)[ \t]*:[ \t]*(?P<call_id>[^\r\n]*?)[ \t]*\r?\n",
     re.IGNORECASE,
 )
