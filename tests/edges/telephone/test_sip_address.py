@@ -5,6 +5,7 @@ from duologue.edges.telephone._sip_address import (
     Sources,
     called_number,
     header_address,
+    host_of,
     parse_address,
     read_invite,
     target_address,
@@ -40,6 +41,12 @@ def test_numbers_are_read_from_addresses_and_headers():
     assert called_number("sip:ann@example.org;x=1") == "sip:ann@example.org"
     assert header_address('"Ann" <sip:ann@example.org>;tag=1') == "sip:ann@example.org"
     assert header_address("sip:ann@example.org;tag=1") == "sip:ann@example.org"
+
+
+def test_a_proxy_has_a_host_in_every_form():
+    for proxy in ("sbc.example.org", "sbc.example.org:5061", "sip:sbc.example.org:5061;lr"):
+        assert host_of(proxy) == "sbc.example.org"
+    assert host_of("[2001:db8::1]:5060") == "2001:db8::1"
 
 
 def test_a_request_is_read_with_the_address_that_it_came_from():

