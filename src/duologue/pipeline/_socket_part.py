@@ -92,9 +92,12 @@ class SocketPart[M, C](ABC):
         try:
             yield border
         except asyncio.CancelledError:
-            if border is not None:
-                border.told("leave")
+            self._leave()
             raise
+
+    def _leave(self) -> None:
+        if self.border is not None:
+            self.border.told("leave")
 
     async def _connect_and_serve(self) -> SessionError:
         """Run one connection; return the error that ended it."""
@@ -113,6 +116,9 @@ class SocketPart[M, C](ABC):
             error = self._error("can't be reached", ErrorKind.RETRY)
         except SessionError as reason:
             working, error = False, reason
+        except asyncio.CancelledError:
+            self._leave()
+            raise
         except DuologueError as reason:  # A package that is not installed, for example.
             error = SessionError(str(reason), kind=ErrorKind.FATAL)
         finally:

@@ -52,6 +52,7 @@ class Driver:
         self._subject = subject
         self._task = task
         self._loop = asyncio.get_running_loop()
+        self._has_left = False
         border.tell = self._tell
 
     async def run(self) -> None:
@@ -190,8 +191,11 @@ class Driver:
         match name:
             case "prepared":
                 self._border.prepared.set()
-            case "leave":
+            case "leave" if not self._has_left:  # It is told again at the end of closing.
+                self._has_left = True
                 self._task.cancel()
+            case "leave":
+                pass
             case "voice_output":
                 self._voice_output(cast("int", args[0]), cast("outputs.Output", args[1]))
             case "voice_command":

@@ -213,6 +213,8 @@ class ConnectionSupervisor:
         self.state = SessionState.IDLE
         self.current: ActiveConnection | None = None
         """The current connection; None while there is none."""
+        self.cancelled: Callable[[], None] = lambda: None
+        """Called when `run` is cancelled, before it closes the connections."""
         self.unused_outputs = 0
         self.established = 0
         """Connections that became current."""
@@ -251,6 +253,9 @@ class ConnectionSupervisor:
                     connection: ActiveConnection | None = await self._establish(None, 0)
                     while connection is not None:
                         connection = await self._supervise(connection)
+                except asyncio.CancelledError:
+                    self.cancelled()
+                    raise
                 finally:
                     self._close()
         except BaseExceptionGroup as group:
