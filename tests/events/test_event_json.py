@@ -40,6 +40,8 @@ def test_the_type_comes_first_and_none_stays():
         ("empty", False),
         ("turn_id", ""),
         ("silence_ms", None),
+        ("ended_by", ""),
+        ("votes", []),
     ]
 
 

@@ -1,14 +1,22 @@
-"""Ten things that go wrong in calls, each explained from its recording alone."""
+"""Things that go wrong in calls, each explained from its recording alone."""
 
 import asyncio
 
 import pytest
+from fake_components import LLM, STT, TTS, Turn
+from starlette.applications import Starlette
 
-from duologue import ReconnectPolicy
-from duologue.errors import ErrorKind, SessionError
+from duologue import Agent, Endpointing, ReconnectPolicy
+from duologue.edges import websocket
+from duologue.errors import ErrorKind, ReplyRefusedError, SessionError
 from duologue.observe import Recorder, explain, read_call
+from duologue.pipeline.pipeline import Pipeline
+from duologue.simulators.telephone._transport import AppTransport
 from duologue.testing import At, Reply, ScriptedRealtime, ToolUse, virtual_time
+from duologue.vad.energy import EnergyVAD
 from fake_edge import FakeEdge, join_agent
+
+SUBPROTOCOL = {"sec-websocket-protocol": "duologue.v1"}
 
 
 async def record(tmp_path, model, talk, prepare=None):
@@ -171,3 +179,88 @@ async def test_a_killed_program_is_told(tmp_path):
     call = read_call(recorder.path)
     assert len(call.events) == len(lines) - 1
     assert "was killed" in explain(call)[-1].text
+
+
+def pipeline(*votes, **endpointing):
+    """Return a model of parts whose turn detector gives these votes."""
+    return Pipeline(
+        stt=STT(),
+        llm=LLM("Yes, of course."),
+        tts=TTS(),
+        vad=EnergyVAD(),
+        turn=Turn(*votes),
+        endpointing=Endpointing(**endpointing),
+    )
+
+
+@virtual_time
+async def test_a_turn_detector_that_did_not_believe_in_the_end_is_named_with_its_votes(tmp_path):
+    model = pipeline(*[0.1] * 50, timeout_s=1.0, max_pause_s=2.5)
+    (text,) = (await record(tmp_path, model, ask))["late"]
+    assert "deciding that the person had finished took 2." in text
+    assert "silence, because the turn detector voted ..., 0.10, 0.10, 0.10, 0.10, ended" in text
+
+
+@virtual_time
+async def test_a_vote_that_ended_the_turn_too_early_is_named(tmp_path):
+    async def talk(agent, edge):
+        await edge.speak(1.0)
+        await edge.be_silent(0.3)
+        await edge.speak(1.0)
+        await edge.be_silent(4.0)
+
+    found = await record(tmp_path, pipeline(0.93), talk)
+    (text,) = found["cut"]
+    assert "as if they had not finished; the turn detector's vote of 0.93 had ended" in text
+
+
+@virtual_time
+async def test_a_cough_that_held_the_agent_is_told_with_why_it_held_and_why_it_went_on(tmp_path):
+    model = ScriptedRealtime([Reply("a long answer", seconds=4.0)], transcripts=[""])
+
+    async def talk(agent, edge):
+        agent.simple_response("talk")
+        await asyncio.sleep(1.0)
+        await edge.speak(0.06)
+        await edge.be_silent(5.0)
+
+    (text,) = (await record(tmp_path, model, talk))["held"]
+    assert "because the model said that the person speaks" in text
+    assert "and went on: " in text
+
+
+@virtual_time
+async def test_a_refused_request_is_told_with_what_the_service_said(tmp_path):
+    async def talk(agent, edge):
+        with pytest.raises(ReplyRefusedError):
+            await agent.simple_response("go")
+
+    found = await record(tmp_path, ScriptedRealtime([Reply("", refused="quota")]), talk)
+    assert found == {
+        "refused": ["The model refused a request for a reply (quota): the script refuses."]
+    }
+
+
+@virtual_time
+async def test_a_client_that_breaks_the_protocol_is_why_the_call_ended(tmp_path):
+    calls = []
+
+    def make_agent(edge):
+        recorder = Recorder(tmp_path, name="call")
+        calls.append(recorder.path)
+        return Agent(edge=edge, llm=ScriptedRealtime(["Hi."]), recorder=recorder)
+
+    app = Starlette()
+    websocket.mount(app, make_agent)
+    transport = AppTransport(app, "http://localhost")
+    client = await transport.connect("ws://localhost/socket", SUBPROTOCOL)
+    await client.send('{"type": "hello"}')
+    await asyncio.sleep(1.0)
+    await client.send('{"type": "sing"}')
+    while await client.receive() is not None:
+        pass
+    await asyncio.sleep(2.0)
+    (line,) = explain(read_call(calls[0]))
+    assert line.kind == "end"
+    assert "The connection to the person failed, which ended the call" in line.text
+    assert "unknown type of message" in line.text

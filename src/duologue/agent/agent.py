@@ -672,6 +672,8 @@ class Agent:
             await self.edge.run(live.session, live.person_joined.set)
         except Exception as error:  # noqa: BLE001 - raised by finish() or by join()
             live.failure = live.failure or error
+            # The caller gets the error itself; whoever follows the events gets it here.
+            self.events.emit(ErrorEvent("edge", describe(error), "ended"))
         finally:
             live.ended.set()
             live.person_joined.set()

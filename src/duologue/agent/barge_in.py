@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from duologue._bounded_dict import BoundedDict
 from duologue.errors import ConfigError
@@ -62,6 +62,9 @@ class Decision(Enum):
     HOLD = "hold"
     RESUME = "resume"
     INTERRUPT = "interrupt"
+
+
+type Reason = Literal["voice", "signal", "model", "empty", "time", "words"]
 
 
 class VoiceMeasurement(Protocol):
@@ -118,6 +121,7 @@ class BargeIn:
         "_needs_words",
         "_open_turns",
         "_policy",
+        "_reason",
         "_speech_end",
         "_speech_start",
         "_stretch",
@@ -154,8 +158,19 @@ class BargeIn:
         """The turn that overlaps the agent's speech."""
         self._model_stopped = False
         """Whether the model has stopped by itself in this turn."""
+        self._reason: Reason = "time"
         self._open_turns: BoundedDict[str, float] = BoundedDict(_MAX_OPEN_TURNS)
         """Seconds of speech in each open turn."""
+
+    @property
+    def reason(self) -> Reason:
+        """Why it took its last decision, if that was one to do something.
+
+        A hold: a ``voice`` was measured, the model's ``signal`` said that the person speaks, or the
+        ``model`` stopped by itself. A resumption: the turn was ``empty``, or the ``time`` was over.
+        An interruption: by ``words``, by a ``voice``, or by the ``model``.
+        """
+        return self._reason
 
     @property
     def held(self) -> bool:
@@ -191,7 +206,7 @@ class BargeIn:
         self._could_interrupt = True
         self._longest_voice_s = max(self._longest_voice_s, voice.seconds - self._earlier_voice_s)
         if first and self._held_at is None:
-            self._held_at = now
+            self._held_at, self._reason = now, "voice"
             return Decision.HOLD
         return self._decide(now, may_interrupt=may_interrupt)
 
@@ -206,19 +221,20 @@ class BargeIn:
         if not (may_interrupt and self._policy.enabled):
             return Decision.NOTHING
         self._turn_id = turn_id
-        return self._hold(now)
+        return self._hold(now, "signal")
 
     def model_stopped(self, now: float, *, may_interrupt: bool) -> Decision:
         """Record that the model stopped by itself, because it detected speech."""
         if not may_interrupt:
             return Decision.NOTHING
         if self._follows_model:
+            self._reason = "model"
             return Decision.INTERRUPT
         self._model_stopped = True
         decision = self._decide(now, may_interrupt=may_interrupt)
         if decision is not Decision.NOTHING or not self._policy.enabled:
             return decision
-        return self._hold(now)
+        return self._hold(now, "model")
 
     def transcript_received(
         self, text: str, now: float, *, may_interrupt: bool, turn_id: str = ""
@@ -230,8 +246,10 @@ class BargeIn:
             return Decision.NOTHING
         if turn_id in self._open_turns:
             long_enough = self._open_turns[turn_id] >= self._policy.min_speech_s - 1e-9
-            interrupts = may_interrupt and self._policy.enabled and long_enough
-            return Decision.INTERRUPT if interrupts else Decision.NOTHING
+            if may_interrupt and self._policy.enabled and long_enough:
+                self._reason = "words"
+                return Decision.INTERRUPT
+            return Decision.NOTHING
         self._has_words = True
         return self._decide(now, may_interrupt=may_interrupt)
 
@@ -259,7 +277,7 @@ class BargeIn:
         self._has_words = self._model_stopped = False
         self._longest_voice_s = 0.0
         if self._held_at is not None and empty:
-            self._held_at = None
+            self._held_at, self._reason = None, "empty"
             return Decision.RESUME
         return Decision.NOTHING
 
@@ -276,13 +294,13 @@ class BargeIn:
         self._held_at = self._turn_id = None
         self._model_stopped = False
 
-    def _hold(self, now: float) -> Decision:
+    def _hold(self, now: float, reason: Literal["signal", "model"]) -> Decision:
         """Hold on a signal of the model, unless the voice that caused it was measured here."""
         voice = self._voice
         known = voice is not None and now - voice.started_at < MAX_SIGNAL_DELAY_S
         if self._held_at is not None or known:
             return Decision.NOTHING
-        self._held_at = now
+        self._held_at, self._reason = now, reason
         return Decision.HOLD
 
     def _decide(self, now: float, *, may_interrupt: bool) -> Decision:
@@ -290,10 +308,10 @@ class BargeIn:
         if not self._policy.enabled:
             return Decision.NOTHING
         if may_interrupt and self._is_speech(now):
-            self._held_at = None
+            self._held_at, self._reason = None, "words" if self._has_words else "voice"
             return Decision.INTERRUPT
         if self._held_at is not None and now - self._held_at >= self._policy.words_within_s - 1e-9:
-            self._held_at = None
+            self._held_at, self._reason = None, "time"
             return Decision.RESUME
         return Decision.NOTHING
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Literal
 from uuid import uuid4
 
 from duologue.agent._digits import DigitBuffer
@@ -19,7 +20,7 @@ from duologue.agent.turn_metrics import TurnMetrics
 from duologue.audio import AudioFrame
 from duologue.clock import Clock, Timer
 from duologue.edges.protocol import Edge
-from duologue.errors import ErrorKind, SessionClosedError
+from duologue.errors import ErrorKind, ReplyRefusedError, SessionClosedError
 from duologue.events.events import (
     DigitEvent,
     ErrorEvent,
@@ -104,6 +105,7 @@ class AgentSession:
         "_early_texts",
         "_edge",
         "_emit",
+        "_interruption_cause",
         "_latest_video",
         "_metrics",
         "_on_text",
@@ -188,6 +190,7 @@ class AgentSession:
         """Whether the session has been live, though it may have ended."""
         self._early_texts: list[str] = []
         """What the person wrote before the session was live."""
+        self._interruption_cause: Literal["words", "voice", "model", "program"] = "program"
 
     def bind_speech(self, request_id: str, speech: Speech) -> None:
         """Let ``speech`` play the reply to the request."""
@@ -379,7 +382,8 @@ class AgentSession:
     def reply_ended(self, request_id: str, error: Exception | None) -> None:
         """Record that a request ended without a reply."""
         if error is not None and not self._closed:
-            self._emit(ErrorEvent("model", str(error), getattr(error, "code", "")))
+            source = "request" if isinstance(error, ReplyRefusedError) else "model"
+            self._emit(ErrorEvent(source, str(error), getattr(error, "code", "")))
         self._tracker.request_ended(request_id, error, self._edge.quality)
 
     def reply_skipped(self, epoch: int) -> None:
@@ -402,7 +406,8 @@ class AgentSession:
         heard = current.heard_text if current else ""
         quality = current.quality if current else self._edge.quality
         speech_id = current.id if current else None
-        self._emit(InterruptionEvent(epoch, speech_id, played_ms, heard, quality))
+        cause = self._interruption_cause
+        self._emit(InterruptionEvent(epoch, speech_id, played_ms, heard, quality, cause))
         changes: list[Truncate | DeleteItem] = []
         for cut in cuts:
             changes += self._tracker.truncate(cut)
@@ -502,7 +507,17 @@ class AgentSession:
             self._metrics.turn_ended(now, signal.speech_end)
         text = item.text if isinstance(item, UserItem) else None
         silence_ms = _ms_between(signal.speech_end, now)
-        self._emit(UserTurnEndedEvent(self._participant, text, empty, item_id, silence_ms))
+        self._emit(
+            UserTurnEndedEvent(
+                self._participant,
+                text,
+                empty,
+                item_id,
+                silence_ms,
+                signal.ended_by,
+                signal.votes,
+            )
+        )
 
     def _resolve_open_turn(self, transcript: UserTranscript) -> None:
         """Decide by a late transcript whether an open turn was speech."""
@@ -531,18 +546,22 @@ class AgentSession:
 
     def _apply_decision(self, decision: Decision) -> None:
         current = self.playout.current
-        match decision:
-            case Decision.HOLD:
+        match decision, self._barge_in.reason:
+            case Decision.HOLD, ("voice" | "signal" | "model") as reason:
                 self.playout.hold()
                 if current is not None:
-                    self._emit(SpeechHeldEvent(current.id))
-            case Decision.RESUME:
+                    self._emit(SpeechHeldEvent(current.id, reason))
+            case Decision.RESUME, ("empty" | "time") as reason:
                 held_ms = self.playout.resume()
                 if current is not None:
-                    self._emit(SpeechResumedEvent(current.id, held_ms))
-            case Decision.INTERRUPT:
-                self._realtime.interrupt(keep_results=True)
-            case Decision.NOTHING:
+                    self._emit(SpeechResumedEvent(current.id, held_ms, reason))
+            case Decision.INTERRUPT, ("words" | "voice" | "model") as reason:
+                self._interruption_cause = reason
+                try:
+                    self._realtime.interrupt(keep_results=True)
+                finally:
+                    self._interruption_cause = "program"
+            case _:
                 pass
         self._arm_timer()
 

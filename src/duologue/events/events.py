@@ -85,6 +85,9 @@ class UserTurnEndedEvent(TimedEvent):
     ``empty``: there was no speech, and no transcript will come (a cough). Otherwise a transcript
     that comes later is sent as a final `UserTranscriptEvent` with the same ``turn_id``.
     ``silence_ms``: how long they had been silent when it was sent, in ms; None if unknown.
+    ``ended_by``: what decided that it was over: the ``vote`` of a turn detector, ``silence``, or
+    the ``program``; "" where a service decides. ``votes``: the detector's probabilities that it
+    was over, in their order; the newest 16.
     """
 
     participant: str
@@ -92,6 +95,8 @@ class UserTurnEndedEvent(TimedEvent):
     empty: bool = False
     turn_id: str = field(default="", compare=False)
     silence_ms: float | None = field(default=None, compare=False)
+    ended_by: Literal["", "vote", "silence", "program"] = field(default="", compare=False)
+    votes: Sequence[float] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,28 +170,42 @@ class AgentTurnEndedEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class SpeechHeldEvent(TimedEvent):
-    """The agent stopped because the person may be speaking; not an interruption yet."""
+    """The agent stopped because the person may be speaking; not an interruption yet.
+
+    ``reason``: a ``voice`` was heard here, a ``signal`` of the model said that the person speaks,
+    or the ``model`` has stopped its reply.
+    """
 
     speech_id: str
+    reason: Literal["", "voice", "signal", "model"] = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechResumedEvent(TimedEvent):
-    """The person did not speak; the agent continues where it stopped, after ``held_ms``."""
+    """The person did not speak; the agent continues where it stopped, after ``held_ms``.
+
+    ``reason``: the turn was ``empty``, or nothing that interrupts came in ``time``.
+    """
 
     speech_id: str
     held_ms: int
+    reason: Literal["", "empty", "time"] = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class InterruptionEvent(TimedEvent):
-    """A speech was interrupted: what was heard of it, and how well that is known (contract C2)."""
+    """A speech was interrupted: what was heard of it, and how well that is known (contract C2).
+
+    ``cause``: ``words`` of the person, their ``voice``, the ``model``, which stopped by itself, or
+    the ``program``.
+    """
 
     epoch: int
     speech_id: str | None
     played_ms: int
     heard_text: str
     quality: Quality
+    cause: Literal["words", "voice", "model", "program"] = field(default="program", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +292,12 @@ class TurnMetricsEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class ErrorEvent(TimedEvent):
-    """Something failed, and the conversation continues; ``source`` names the part."""
+    """Something failed, and the conversation continues; ``source`` names the part.
+
+    The source ``request`` is a request for a reply that the model has refused. The code ``ended``
+    of the source ``edge`` says that the connection to the person has failed, which ends the
+    conversation.
+    """
 
     source: str
     message: str

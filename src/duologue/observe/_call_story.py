@@ -28,6 +28,10 @@ class PersonTurn:
     text: str | None = None
     empty: bool = False
     """It was no speech, such as a cough."""
+    ended_by: str = ""
+    """What decided that it was over; see `UserTurnEndedEvent`."""
+    votes: tuple[float, ...] = ()
+    """The turn detector's probabilities that it was over."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +51,8 @@ class AgentTurn:
     interrupted: bool = False
     has_interruption: bool = False
     """Something interrupted it; without that, one that is ``interrupted`` ended with the call."""
+    cause: str = ""
+    """What interrupted it; see `InterruptionEvent`. Older recordings do not have it."""
     latency_ms: dict[str, float] = field(default_factory=dict)
     """From the end of the person's speech, by `LATENCY_PARTS`; unknown ones are missing."""
     first_at: float = 0.0
@@ -90,6 +96,10 @@ class Hold:
     start: float
     end: float | None = None
     resumed: bool = False
+    reason: str = ""
+    """Why it began; see `SpeechHeldEvent`."""
+    end_reason: str = ""
+    """Why the agent went on; see `SpeechResumedEvent`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -218,6 +228,7 @@ class StoryReader:
                 speech.interrupted, speech.end = True, at
                 speech.heard = _text(event, "heard_text")
                 speech.has_interruption = True
+                speech.cause = _text(event, "cause")
                 self._end_hold(speech.id, at, resumed=False)
             case "TurnMetricsEvent":
                 speech = self._speech(event, at)
@@ -226,9 +237,11 @@ class StoryReader:
                     if isinstance(value, int | float) and math.isfinite(value):
                         speech.latency_ms[part] = float(value)
             case "SpeechHeldEvent":
-                self._story.holds.append(Hold(_text(event, "speech_id"), at))
+                hold = Hold(_text(event, "speech_id"), at, reason=_text(event, "reason"))
+                self._story.holds.append(hold)
             case "SpeechResumedEvent":
-                self._end_hold(_text(event, "speech_id"), at, resumed=True)
+                reason = _text(event, "reason")
+                self._end_hold(_text(event, "speech_id"), at, resumed=True, reason=reason)
             case "ToolStartEvent" | "ToolEndEvent":
                 self._tool(event, at)
             case "RealtimeReconnectingEvent" | "RealtimeReconnectedEvent":
@@ -252,6 +265,10 @@ class StoryReader:
         turn.ended_at = at
         turn.end = max(turn.start, at - _number(event, "silence_ms") / 1000)
         turn.empty = event.get("empty") is True
+        turn.ended_by = _text(event, "ended_by")
+        votes = event.get("votes")
+        if isinstance(votes, list):
+            turn.votes = tuple(float(vote) for vote in votes if isinstance(vote, int | float))
         if event.get("text"):
             turn.text = _text(event, "text")
 
@@ -263,10 +280,10 @@ class StoryReader:
             self._story.agent.append(turn)
         return turn
 
-    def _end_hold(self, speech_id: str, at: float, *, resumed: bool) -> None:
+    def _end_hold(self, speech_id: str, at: float, *, resumed: bool, reason: str = "") -> None:
         for hold in self._story.holds:
             if hold.end is None and hold.speech_id == speech_id:
-                hold.end, hold.resumed = at, resumed
+                hold.end, hold.resumed, hold.end_reason = at, resumed, reason
 
     def _tool(self, event: JsonObject, at: float) -> None:
         call_id = _text(event, "call_id")

@@ -8,10 +8,10 @@ guessed: a sentence names the largest part of a delay, not its cause inside a se
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from duologue.observe._call_story import AgentTurn, CallStory, PersonTurn
+from duologue.observe._call_story import AgentTurn, CallStory, Hold, PersonTurn, Problem
 from duologue.observe.call import RecordedCall
 
 LATE_MS = 1500.0
@@ -26,6 +26,9 @@ _CLOSE_S = 1.25
 _PATIENCE_S = 5.0
 """Seconds for which the reply to the newest turn of a running call is not yet missed."""
 
+_SAME_TURN_S = 1.5
+"""Seconds after which speech is no longer taken for the rest of the turn before."""
+
 _ECHO_WORDS = 0.7
 """Share of the person's words that are the agent's own in an echo."""
 
@@ -38,8 +41,8 @@ class Explanation:
 
     at: float
     kind: str
-    """``no-reply``, ``late``, ``cut``, ``echo``, ``noise``, ``held``, ``reconnect``, ``error``,
-    ``end``."""
+    """``no-reply``, ``late``, ``cut``, ``echo``, ``noise``, ``held``, ``reconnect``, ``refused``,
+    ``error``, ``end``."""
     text: str
 
 
@@ -65,13 +68,21 @@ def explain_story(
         *_cuts(story),
         *_holds(story),
         *_reconnects(story),
-        *(
-            Explanation(p.at, "error", f"{p.source} failed, and the call went on: {p.message}")
-            for p in story.problems
-        ),
+        *(Explanation(p.at, *_of_problem(p)) for p in story.problems),
         *_end(story, seconds, is_whole=is_whole),
     ]
     return sorted(found, key=lambda line: line.at)
+
+
+def _of_problem(problem: Problem) -> tuple[str, str]:
+    """Return the kind and the sentence of an error."""
+    message = problem.message.rstrip(".")
+    if problem.source == "edge" and problem.code == "ended":
+        return "end", f"The connection to the person failed, which ended the call: {message}."
+    if problem.source == "request":
+        code = f" ({problem.code})" if problem.code else ""
+        return "refused", f"The model refused a request for a reply{code}: {message}."
+    return "error", f"{problem.source} failed, and the call went on: {problem.message}"
 
 
 def _silences(story: CallStory, seconds: float, *, goes_on: bool) -> Iterator[Explanation]:
@@ -113,6 +124,8 @@ def _why_no_reply(
     end = turn.ended_at if turn.ended_at is not None else turn.start
     for problem in story.problems:
         if end - _SLACK_S <= problem.at <= until:
+            if problem.source == "request":
+                return f"{said}: the model refused to make one ({problem.message})."
             return f"{said}: {problem.source} failed ({problem.message})."
     for reconnect in story.reconnects:
         if reconnect.start <= until and (reconnect.end is None or reconnect.end >= end - _SLACK_S):
@@ -132,7 +145,8 @@ def _why_no_reply(
         if wait < LATE_MS / 1000:
             return f"{said}: the session ended {wait:.1f} s after it ({story.end_reason})."
     if following is not None and wait < LATE_MS / 1000:
-        return f"{said}: the person went on speaking after {max(0.0, wait):.1f} s."
+        decided = f"; {_decision(turn)} had ended the turn" if turn.ended_by else ""
+        return f"{said}: the person went on speaking after {max(0.0, wait):.1f} s{decided}."
     if not turn.text:
         return f"{said}: it has no transcript, so the model may have heard no words."
     return f"{said}: the model sent none in {wait:.1f} s, and no error."
@@ -174,7 +188,31 @@ def _longest_part(story: CallStory, reply: AgentTurn, speech_end: float) -> str:
             steps[text] = value - before
             before = max(before, value)
     text, took_ms = max(steps.items(), key=lambda step: step[1])
-    return text.format(f"{took_ms / 1000:.1f} s")
+    turn = next((t for t in reversed(story.person) if t.ended_at and t.ended_at <= began), None)
+    decided = ""
+    if text is _PARTS["endpoint"] and turn is not None and turn.ended_by:
+        decided = f"; {_decision(turn)} ended the turn"
+    return text.format(f"{took_ms / 1000:.1f} s") + decided
+
+
+def _decision(turn: PersonTurn) -> str:
+    """Return what ended a turn, as the subject of a sentence."""
+    *earlier, last = turn.votes or (0.0,)
+    before = f" after {_list(earlier)}" if earlier else ""
+    match turn.ended_by:
+        case "vote":
+            return f"the turn detector's vote of {last:.2f}{before}"
+        case "program":
+            return "the program"
+        case _ if turn.votes:
+            return f"silence, because the turn detector voted {_list(turn.votes)},"
+        case _:
+            return "silence"
+
+
+def _list(votes: Sequence[float]) -> str:
+    shown = [f"{vote:.2f}" for vote in votes[-4:]]
+    return ("..., " if len(votes) > 4 else "") + ", ".join(shown)
 
 
 _PARTS = {
@@ -196,8 +234,12 @@ def _cuts(story: CallStory) -> Iterator[Explanation]:
             yield Explanation(reply.end, "end", "The agent was still speaking when the call ended.")
             continue
         after = f"The agent was cut after {reply.end - reply.start:.1f} s"
-        cause = _interrupter(story, reply)
-        if cause is None:
+        cause = None if reply.cause == "program" else _interrupter(story, reply)
+        if cause is None and reply.cause == "model":
+            yield Explanation(
+                reply.end, "cut", f"{after}: the model stopped, because it heard a sound."
+            )
+        elif cause is None:
             yield Explanation(
                 reply.end,
                 "cut",
@@ -211,11 +253,24 @@ def _cuts(story: CallStory) -> Iterator[Explanation]:
                 "Use a headset or echo cancellation.",
             )
         elif cause.text:
-            yield Explanation(reply.end, "cut", f"{after}: the person said {_quote(cause.text)}.")
+            early = _ended_too_early(story, cause)
+            said = f"{after}: the person said {_quote(cause.text)}{early}."
+            yield Explanation(reply.end, "cut", said)
         else:
             yield Explanation(
                 reply.end, "cut", f"{after} by a sound of the person that has no transcript."
             )
+
+
+def _ended_too_early(story: CallStory, turn: PersonTurn) -> str:
+    """Return what ended the turn before, if the person went on as if it had not ended."""
+    index = story.person.index(turn)
+    before = story.person[index - 1] if index else None
+    if before is None or before.end is None or not before.ended_by:
+        return ""
+    if before.empty or turn.start - before.end > _SAME_TURN_S:
+        return ""
+    return f", as if they had not finished; {_decision(before)} had ended the turn before"
 
 
 def _ended_with(story: CallStory, end: float) -> bool:
@@ -247,9 +302,24 @@ def _holds(story: CallStory) -> Iterator[Explanation]:
             yield Explanation(
                 hold.start,
                 "held",
-                f"The agent stopped for {hold.end - hold.start:.1f} s because of a sound, and went "
-                "on: the person said nothing that interrupts.",
+                f"The agent stopped for {hold.end - hold.start:.1f} s because {_held_by(hold)}, "
+                f"and went on: {_resumed_by(hold)}.",
             )
+
+
+def _held_by(hold: Hold) -> str:
+    return {
+        "voice": "a voice was heard",
+        "signal": "the model said that the person speaks",
+        "model": "the model had stopped its reply at a sound",
+    }.get(hold.reason, "of a sound")
+
+
+def _resumed_by(hold: Hold) -> str:
+    return {
+        "empty": "there was no speech in it",
+        "time": "no word and no more of the voice followed",
+    }.get(hold.end_reason, "the person said nothing that interrupts")
 
 
 def _reconnects(story: CallStory) -> Iterator[Explanation]:

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import uuid4
 
 from duologue._numpy import np
@@ -56,8 +56,26 @@ CLOSE_TIMEOUT_S = 0.3
 """Time for the recogniser to release a turn at the end of a session."""
 REVOTE_S = 0.15
 """Further silence after which the turn detector is asked again."""
+MAX_VOTES = 16
+"""Votes of a turn that are remembered."""
 MAX_VOTE_AUDIO_S = 8.0
 """Most audio of a turn that the turn detector gets: what smart-turn v3 uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDecision:
+    """Why a turn is over.
+
+    Args:
+        by: What decided; "" is a service.
+        votes: The turn detector's probabilities that it was over, in their order.
+    """
+
+    by: Literal["", "vote", "silence", "program"]
+    votes: tuple[float, ...] = ()
+
+
+SERVICE_DECISION = TurnDecision("")
 
 
 class TurnHandler(Protocol):
@@ -73,7 +91,13 @@ class TurnHandler(Protocol):
         """Discard the prepared reply: the person continues."""
 
     async def turn_ended(
-        self, item_id: str, text: str, speech_end: float, *, reply: bool = True
+        self,
+        item_id: str,
+        text: str,
+        speech_end: float,
+        *,
+        reply: bool = True,
+        decision: TurnDecision = SERVICE_DECISION,
     ) -> None:
         """The turn is over.
 
@@ -82,6 +106,7 @@ class TurnHandler(Protocol):
             text: Its transcript; empty if it has no words.
             speech_end: When the speech ended, in clock seconds.
             reply: Whether to reply to it.
+            decision: Who decided that it is over.
         """
 
 
@@ -101,6 +126,8 @@ class _UserTurn:
     """Components whose failure in this turn was reported."""
     ended: bool = False
     """Whether the model or the program has ended it, so that no vote is needed."""
+    votes: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_VOTES))
+    """The detector's probabilities that it was over."""
     decision_due: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the turn was ended or the silence was long enough: decide at once."""
 
@@ -324,6 +351,7 @@ class SpeechInput:
         vote_at = self._clock.now() + self._endpointing.vote_s - self._endpointing.speculate_s
         transcribing = self._tasks.create_task(self._transcribe(turn), name="transcript")
         voting = self._tasks.create_task(self._vote(turn, transcribing), name="vote")
+        decided_by: Literal["vote", "silence"] = "silence"
         try:
             await transcribing
             if turn.prior_text and not has_words(turn.text):
@@ -335,7 +363,14 @@ class SpeechInput:
                 # The vote is requested early, but counts only after enough silence.
                 probability = await self._await_vote(voting, turn) if has_text else 1.0
                 await self._clock.sleep(max(0.0, vote_at - self._clock.now()))
-                if turn.ended or self._is_over(turn, probability):
+                if turn.ended:
+                    break
+                if has_text and probability is not None:
+                    turn.votes.append(round(probability, 2))
+                    if probability >= self._endpointing.probability:
+                        decided_by = "vote"
+                        break
+                if self._is_over(turn, probability):
                     break
                 vote_at += REVOTE_S
                 await self._wait_for_revote(turn, vote_at)
@@ -353,8 +388,13 @@ class SpeechInput:
         self._pause_task = None
         self._last_turn, self._last_turn_end = turn, self._endpointer.speech_end
         text = turn.text if has_text else ""
+        decision = TurnDecision("program" if turn.ended else decided_by, tuple(turn.votes))
         await self._turn_handler.turn_ended(
-            turn.item_id, text, self._endpointer.speech_end, reply=turn.reply
+            turn.item_id,
+            text,
+            self._endpointer.speech_end,
+            reply=turn.reply,
+            decision=decision,
         )
 
     async def _await_vote(

@@ -18,7 +18,7 @@ from duologue.pipeline._emitter import Emitter
 from duologue.pipeline._listening_stt import ListeningSTT
 from duologue.pipeline._service_turns import ServiceTurnInput
 from duologue.pipeline._speculative_reply import SpeculativeReply, scripted
-from duologue.pipeline._speech_input import SpeechInput
+from duologue.pipeline._speech_input import SERVICE_DECISION, SpeechInput, TurnDecision
 from duologue.pipeline._stable_text import StableText
 from duologue.pipeline.interfaces import (
     LLM,
@@ -277,14 +277,29 @@ class PipelineConnection:
             prepared.cancel()
 
     async def turn_ended(
-        self, item_id: str, text: str, speech_end: float, *, reply: bool = True
+        self,
+        item_id: str,
+        text: str,
+        speech_end: float,
+        *,
+        reply: bool = True,
+        decision: TurnDecision = SERVICE_DECISION,
     ) -> None:
         """Emit the turn, then reply to it if it has words and ``reply`` is true."""
         if self._listening is not None:
             self._listening.end_turn()
         if not text:
             self.discard_reply()
-            self._emit(UserTurnEnded(item_id, speech_end, reply_follows=False, empty=True))
+            self._emit(
+                UserTurnEnded(
+                    item_id,
+                    speech_end,
+                    reply_follows=False,
+                    empty=True,
+                    ended_by=decision.by,
+                    votes=decision.votes,
+                )
+            )
             return
         basis = _Basis(self._version, text)
         self._emit(UserTranscript(item_id, text, final=True))
@@ -292,7 +307,15 @@ class PipelineConnection:
         self._put_item(UserItem(item_id, text))
         # A reply that an observer requests because of it must have the turn in its history.
         version = self._version
-        self._emit(UserTurnEnded(item_id, speech_end, reply_follows=reply))
+        self._emit(
+            UserTurnEnded(
+                item_id,
+                speech_end,
+                reply_follows=reply,
+                ended_by=decision.by,
+                votes=decision.votes,
+            )
+        )
         is_stale = is_stale or self._version != version
         if not reply:
             self.discard_reply()

@@ -68,7 +68,8 @@ class UserTurnEnded:
     ``speech_end`` is when the speech ended, in clock seconds, and ``position`` where, as in
     `SpeechStarted`; None where unknown. ``reply_follows``: the model will reply without a request.
     ``empty``: there was no speech (a cough), and so there is no item. ``silence_s`` seconds of the
-    audio before ``position`` lie behind the speech; None where unknown.
+    audio before ``position`` lie behind the speech; None where unknown. ``ended_by`` and ``votes``
+    are those of `UserTurnEndedEvent`.
     """
 
     item_id: str
@@ -77,6 +78,8 @@ class UserTurnEnded:
     empty: bool = False
     position: int | None = None
     silence_s: float | None = None
+    ended_by: Literal["", "vote", "silence", "program"] = ""
+    votes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
