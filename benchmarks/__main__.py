@@ -40,6 +40,7 @@ RUNS: dict[str, list[str]] = {
     "openai-sessions": ["benchmarks.sessions", "openai"],
     "workers": ["benchmarks.workers"],
     "rolling-restart": ["benchmarks.rolling_restart"],
+    "observing": ["benchmarks.observing"],
     "browser": ["benchmarks.browser", "tiny"],
     "reconnect": ["benchmarks.reconnect"],
     "phone-latency": ["benchmarks.telephone", "latency"],

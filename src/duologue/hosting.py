@@ -154,7 +154,12 @@ def create_app(
         shown = metrics
 
         def render() -> bytes:
+            calls = app.calls
             shown.set_draining(app.draining)
+            shown.set_admission(
+                limit=app.config.max_sessions,
+                refused={"full": calls.refused - calls.refused_late, "late": calls.refused_late},
+            )
             return shown.render()
 
         app.api.metrics = render

@@ -117,6 +117,31 @@ async def test_a_failed_session_is_told():
     assert found[("duologue_sessions_active", ("transport", "webrtc"))] == 0
 
 
+@virtual_time
+async def test_a_call_whose_person_was_lost_is_told_from_one_that_ended():
+    metrics = Metrics()
+    with pytest.raises(OSError, match="broken"):
+        async with join_agent(
+            ScriptedRealtime(), FakeEdge(fails_at=1.0), watched(metrics)
+        ) as agent:
+            await agent.finish()
+    found = values(metrics)
+    assert found[("duologue_sessions_total", ("outcome", "lost"), ("transport", "webrtc"))] == 1
+
+
+async def test_refused_calls_are_counted_by_their_reason():
+    metrics = Metrics()
+    config = ServerConfig(max_sessions=3)
+    app = create_app(lambda edge: None, config, metrics=metrics)
+    app.calls.refused, app.calls.refused_late = 5, 2
+    assert app.api.metrics is not None
+    app.api.metrics()
+    found = values(metrics)
+    assert found[("duologue_sessions_limit",)] == 3
+    assert found[("duologue_refused_calls_total", ("reason", "full"))] == 3
+    assert found[("duologue_refused_calls_total", ("reason", "late"))] == 2
+
+
 def test_two_instances_do_not_share_and_draining_is_told():
     one, other = Metrics(), Metrics()
     one.set_draining(True)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from duologue import ConfigError
+from duologue import BargeInPolicy, ConfigError
 from duologue.events import (
     ErrorEvent,
     InterruptionEvent,
@@ -231,6 +231,38 @@ async def test_an_upload_gets_whole_files_and_its_failure_keeps_them(tmp_path, c
     assert all(copies[0].values())
     assert "not uploaded" in caplog.text
     assert call(recorder)["history"]
+
+
+@virtual_time
+async def test_an_address_of_an_object_store_gets_the_folder(tmp_path):
+    store = pytest.importorskip("fsspec").filesystem("memory")
+    recorder = Recorder(tmp_path, name="one", upload="memory://bucket/calls")
+    async with join_agent(ScriptedRealtime([Reply("Hi.")]), recorder=recorder) as agent:
+        await agent.simple_response("hi")
+    for _ in range(200):
+        if recorder.uploaded.is_set():
+            break
+        await asyncio.sleep(0)
+        time.sleep(0.01)  # the upload's thread works in real time
+    copied = {name.rpartition("/")[2] for name in store.ls("/bucket/calls/one", detail=False)}
+    assert copied == {"audio.ogg", "call.json", "events.jsonl"}
+    assert store.cat("/bucket/calls/one/audio.ogg") == (recorder.path / "audio.ogg").read_bytes()
+
+
+@virtual_time
+async def test_a_minute_of_two_voices_takes_less_than_two_megabytes(tmp_path):
+    recorder = Recorder(tmp_path)
+    edge = FakeEdge()
+    policy = BargeInPolicy(enabled=False)
+    model = ScriptedRealtime([Reply("on and on", seconds=20.0)])
+    async with join_agent(model, edge, recorder=recorder, barge_in=policy) as agent:
+        agent.simple_response("talk")
+        await edge.speak(20.0)
+        await edge.be_silent(0.5)
+    person, voice = tracks(recorder)
+    assert min(np.abs(side).mean() for side in (person, voice)) > 1000
+    size = sum(file.stat().st_size for file in recorder.path.iterdir())
+    assert size * 60 / 20 < 2_000_000
 
 
 @virtual_time

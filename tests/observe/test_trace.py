@@ -89,7 +89,7 @@ async def test_a_turn_has_the_speech_the_reply_and_the_tool_in_it():
     assert second.start_time == tool.end_time
     assert turn.start_time == speech.start_time
     assert turn.end_time > second.end_time
-    assert turn.attributes["duologue.first_sound_ms"] > 0
+    assert turn.attributes["duologue.first_played_ms"] > 0
     everything = json.dumps(
         [json.loads(span.to_json()) for span in traced.exporter.get_finished_spans()]
     )

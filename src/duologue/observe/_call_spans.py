@@ -282,7 +282,8 @@ class CallSpans:
                     self._end_idle(idle, idle.last_at, "interrupted")
                 turn = self._open_turn(began)
                 turn.id = event.turn_id
-                turn.user_speech = self._start(turn.key, "user_speech", "internal", began)
+                speech: dict[str, Attribute] = {"openinference.span.kind": "CHAIN"}
+                turn.user_speech = self._start(turn.key, "user_speech", "internal", began, speech)
             case UserTurnEndedEvent(at=at, silence_ms=silence_ms, empty=empty):
                 turn_or_none = self._speaking_turn()
                 if turn_or_none is None or turn_or_none.user_speech is None:
@@ -366,8 +367,7 @@ class CallSpans:
         for name in ("endpoint", "transcript", "first_text", "first_audio", "first_played"):
             value: float | None = getattr(event, f"{name}_ms")
             if value is not None:
-                label = "first_sound" if name == "first_played" else name
-                turn.attributes[f"duologue.{label}_ms"] = value
+                turn.attributes[f"duologue.{name}_ms"] = value
         if self._provider not in _CASCADES or event.first_played_ms is None:
             return
         parts = (

@@ -7,7 +7,7 @@ and nothing for audio: what counts audio is read from `Agent.stats` when a scrap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -149,6 +149,10 @@ class Metrics:
             buckets=_LAG_S,
             registry=own,
         )
+        self._refused: Mapping[str, int] = {}
+        self._limit = Gauge(
+            "duologue_sessions_limit", "Most calls that a server admits at once.", registry=own
+        )
         self._draining = Gauge(
             "duologue_draining",
             "1 while no new calls are admitted because the process will end.",
@@ -171,6 +175,16 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format (`CONTENT_TYPE`)."""
         return generate_latest(self.registry)
+
+    def set_admission(self, *, limit: int, refused: Mapping[str, int]) -> None:
+        """Report how many calls a server admits at once.
+
+        Args:
+            limit: Most calls at once.
+            refused: How many calls were refused so far, by the reason.
+        """
+        self._limit.set(limit)
+        self._refused = dict(refused)
 
     def set_draining(self, draining: bool) -> None:
         """Report whether the process admits no more calls."""
@@ -211,7 +225,8 @@ class Metrics:
                     for kind, count in counts.items():
                         if kind not in USAGE_PARTS:
                             self._tokens.labels(provider, direction, kind).inc(count)
-            case ErrorEvent(source=source):
+            case ErrorEvent(source=source, code=code):
+                watch.is_lost = watch.is_lost or (source == "edge" and code == "ended")
                 # "tool NAME", "handler NAME": the part, because a name may be anything.
                 self._errors.labels(source.partition(" ")[0]).inc()
             case _:
@@ -226,7 +241,7 @@ class Metrics:
             )
 
     def _session_ended(self, agent: Agent, watch: _Watch, event: RealtimeDisconnectedEvent) -> None:
-        outcome = "ok" if event.clean else "failed"
+        outcome = "failed" if not event.clean else "lost" if watch.is_lost else "ok"
         self._sessions.labels(watch.transport, outcome).inc()
         if watch.connected_at is None:
             return
@@ -249,6 +264,8 @@ class _Watch:
     transport: str
     provider: str = "other"
     connected_at: float | None = None
+    is_lost: bool = False
+    """Whether the connection to the person has failed."""
     speech_began_at: float | None = None
 
 
@@ -301,6 +318,12 @@ class _AudioCollector:
         )
         for name, text, value in counters:
             yield CounterMetricFamily(name, text, value=value(totals))
+        refusals = CounterMetricFamily(
+            "duologue_refused_calls", "Calls that a server refused.", labels=["reason"]
+        )
+        for reason, count in self._metrics._refused.items():
+            refusals.add_metric([reason], count)
+        yield refusals
         yield GaugeMetricFamily(
             "duologue_audio_waiting_seconds",
             "Agent audio that waits to be played, over all sessions.",

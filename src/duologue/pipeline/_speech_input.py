@@ -351,7 +351,6 @@ class SpeechInput:
         vote_at = self._clock.now() + self._endpointing.vote_s - self._endpointing.speculate_s
         transcribing = self._tasks.create_task(self._transcribe(turn), name="transcript")
         voting = self._tasks.create_task(self._vote(turn, transcribing), name="vote")
-        decided_by: Literal["vote", "silence"] = "silence"
         try:
             await transcribing
             if turn.prior_text and not has_words(turn.text):
@@ -363,14 +362,9 @@ class SpeechInput:
                 # The vote is requested early, but counts only after enough silence.
                 probability = await self._await_vote(voting, turn) if has_text else 1.0
                 await self._clock.sleep(max(0.0, vote_at - self._clock.now()))
-                if turn.ended:
-                    break
                 if has_text and probability is not None:
-                    turn.votes.append(round(probability, 2))
-                    if probability >= self._endpointing.probability:
-                        decided_by = "vote"
-                        break
-                if self._is_over(turn, probability):
+                    turn.votes.append(probability)
+                if turn.ended or self._is_over(turn, probability):
                     break
                 vote_at += REVOTE_S
                 await self._wait_for_revote(turn, vote_at)
@@ -388,13 +382,12 @@ class SpeechInput:
         self._pause_task = None
         self._last_turn, self._last_turn_end = turn, self._endpointer.speech_end
         text = turn.text if has_text else ""
-        decision = TurnDecision("program" if turn.ended else decided_by, tuple(turn.votes))
         await self._turn_handler.turn_ended(
             turn.item_id,
             text,
             self._endpointer.speech_end,
             reply=turn.reply,
-            decision=decision,
+            decision=self._decision(turn),
         )
 
     async def _await_vote(
@@ -414,6 +407,14 @@ class SpeechInput:
             finally:
                 due.cancel()
         return voting.result() if voting.done() else None
+
+    def _decision(self, turn: _UserTurn) -> TurnDecision:
+        """Return why a turn that is over has ended."""
+        votes = tuple(round(vote, 2) for vote in turn.votes)
+        if turn.ended:
+            return TurnDecision("program", votes)
+        voted = bool(turn.votes) and turn.votes[-1] >= self._endpointing.probability
+        return TurnDecision("vote" if voted else "silence", votes)
 
     def _is_over(self, turn: _UserTurn, probability: float | None) -> bool:
         """Return whether the turn is over, by the detector's vote or by its silence."""
