@@ -135,6 +135,18 @@ async def test_one_file_needs_nothing_else(browser, calls, tmp_path):
         assert WORDS[:20] in await page.inner_text("#turns")
 
 
+@pytest.mark.browser
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_page_works_in_the_frame_of_a_notebook(browser, calls, tmp_path):
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f"<p>[1]</p>{view(calls / 'good')._repr_html_()}")
+    async with open_page(browser, notebook.as_uri()) as page:
+        frame = page.frame_locator("iframe")
+        await frame.locator("#turns li").first.wait_for()
+        assert await frame.locator("#turns li").count() == 5
+        assert await frame.locator("#legend span:visible").all_inner_texts() == ["held", "cut"]
+
+
 async def test_the_server_answers_to_this_machine_only_and_leaves_the_folder_alone(calls):
     async with serving(calls) as url, httpx.AsyncClient() as client:
         answer = await client.get(url, headers={"host": "evil.example"})

@@ -112,6 +112,9 @@ function showCall({ call, peaks, audio: source, back, live }) {
       return item;
     }));
     $("why-box").hidden = !call.why.length;
+    const kinds = new Set(call.marks.map((mark) => mark.kind));
+    if (call.turns.some((turn) => turn.interrupted && !turn.silent)) kinds.add("cut");
+    for (const shown of $("legend").children) shown.hidden = !kinds.has(shown.dataset.kind);
   }
 
   function draw() {
@@ -345,8 +348,8 @@ function drawWaves(canvas, call, peaks, position, span) {
   const middle = height / 2;
   for (const mark of call.marks) {
     const end = mark.end ?? seconds;
-    context.globalAlpha = mark.kind === "error" ? 0.9 : 0.25;
-    context.fillStyle = color(mark.kind === "hold" ? "person" : "danger");
+    context.globalAlpha = { error: 0.9, reconnect: 0.25 }[mark.kind] ?? 1;
+    context.fillStyle = color(mark.kind === "hold" ? "mark" : "danger");
     context.fillRect(x(mark.start), 0, Math.max(2 * scale, x(end) - x(mark.start)), height);
   }
   context.globalAlpha = 1;
