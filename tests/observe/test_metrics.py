@@ -16,8 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from duologue import ReconnectPolicy
 from duologue.errors import ErrorKind, SessionError
+from duologue.events import ErrorEvent
 from duologue.hosting import create_app
 from duologue.observe import Metrics
+from duologue.observe.stalls import Stall
 from duologue.realtime.outputs import Usage
 from duologue.server import ServerConfig
 from duologue.testing import At, Reply, ScriptedRealtime, ToolUse, virtual_time
@@ -140,6 +142,23 @@ async def test_refused_calls_are_counted_by_their_reason():
     assert found[("duologue_sessions_limit",)] == 3
     assert found[("duologue_refused_calls_total", ("reason", "full"))] == 3
     assert found[("duologue_refused_calls_total", ("reason", "late"))] == 2
+
+
+@virtual_time
+async def test_what_blocked_the_event_loop_is_counted_once_by_its_name():
+    metrics = Metrics()
+    async with join_agent(ScriptedRealtime(), prepare=watched(metrics)) as agent:
+        agent.events.emit(ErrorEvent("event loop", "blocked", "stall"))
+        metrics.count_stall(Stall(0.2, "blocking_query", "app.py", 7))
+    for number in range(100):
+        metrics.count_stall(Stall(0.2, f"function {number}", "app.py", 7))
+    metrics.count_stall(Stall(0.2, "", "", 0))
+    found = values(metrics)
+    stalls = "duologue_event_loop_stalls_total"
+    assert found[(stalls, ("function", "blocking_query"))] == 1
+    assert found[(stalls, ("function", "other"))] == 52
+    assert len([name for name in found if name[0] == stalls]) == 51
+    assert not [name for name in found if name[0] == "duologue_errors_total"]
 
 
 def test_two_instances_do_not_share_and_draining_is_told():

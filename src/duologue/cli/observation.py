@@ -62,7 +62,8 @@ class Observation:
                 yield Observers(folder=self.record, wire=self.record_wire)
                 return
             # It costs a thread, so only a server that is observed has it.
-            with StallWatchdog() as watchdog:
+            counted = metrics.count_stall if metrics is not None else None
+            with StallWatchdog(on_stall=counted) as watchdog:
                 yield Observers(metrics, provider, self.record, watchdog, self.record_wire)
         finally:
             if provider is not None:

@@ -37,6 +37,8 @@ with optional("prometheus"):
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from duologue.observe.stalls import Stall
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of `Metrics.render`."""
 
@@ -44,6 +46,8 @@ _LATENCY_S = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 _STOP_S = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0)
 _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _DURATION_S = (5.0, 15.0, 60.0, 180.0, 600.0, 1800.0, 3600.0)
+_MAX_FUNCTIONS = 50
+"""Functions that are counted by name; each is a time series."""
 _TURN_PARTS = ("endpoint", "transcript", "first_text", "first_audio")
 
 
@@ -149,6 +153,13 @@ class Metrics:
             buckets=_LAG_S,
             registry=own,
         )
+        self._stalls = Counter(
+            "duologue_event_loop_stalls",
+            "Times that a function blocked the event loop, as StallWatchdog has seen.",
+            ["function"],
+            registry=own,
+        )
+        self._stalled: set[str] = set()
         self._refused: Mapping[str, int] = {}
         self._limit = Gauge(
             "duologue_sessions_limit", "Most calls that a server admits at once.", registry=own
@@ -185,6 +196,14 @@ class Metrics:
         """
         self._limit.set(limit)
         self._refused = dict(refused)
+
+    def count_stall(self, stall: Stall) -> None:
+        """Count what blocked the event loop: ``StallWatchdog(on_stall=metrics.count_stall)``."""
+        name = stall.function or "a C function"
+        if name not in self._stalled and len(self._stalled) >= _MAX_FUNCTIONS:
+            name = "other"
+        self._stalled.add(name)
+        self._stalls.labels(name).inc()
 
     def set_draining(self, draining: bool) -> None:
         """Report whether the process admits no more calls."""
@@ -225,6 +244,8 @@ class Metrics:
                     for kind, count in counts.items():
                         if kind not in USAGE_PARTS:
                             self._tokens.labels(provider, direction, kind).inc(count)
+            case ErrorEvent(source="event loop", code="stall"):
+                pass  # All agents are told; `count_stall` counts it once.
             case ErrorEvent(source=source, code=code):
                 watch.is_lost = watch.is_lost or (source == "edge" and code == "ended")
                 # "tool NAME", "handler NAME": the part, because a name may be anything.
