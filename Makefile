@@ -50,8 +50,8 @@ types: setup
 	.venv/bin/mypy
 	.venv/bin/mypy --config-file tests/mypy.ini tests
 
-# Weights and browsers need every core for themselves, so their tests run one after another.
-ALONE := weights or browser
+# Weights, browsers and clusters need every core for themselves, so their tests run one after another.
+ALONE := weights or browser or ray
 unit: setup
 ifeq ($(strip $(ARGS)),)
 	.venv/bin/python -m pytest -m "$(ALONE)"
@@ -60,7 +60,7 @@ else
 	.venv/bin/python -m pytest $(ARGS)
 endif
 
-quick: lint types ## what a first patch needs: no weights, no browser, no whole services
+quick: lint types ## what a first patch needs: no weights, no browser, no cluster, no whole services
 	.venv/bin/python -m pytest -n auto -m "not ($(ALONE))" \
 		--ignore tests/conformance --ignore tests/simulators --ignore tests/cli/simulate \
 		--ignore tests/server --ignore tests/rtc --ignore tests/test_examples.py

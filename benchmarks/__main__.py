@@ -34,6 +34,7 @@ RUNS: dict[str, list[str]] = {
     "demo": ["benchmarks.demo"],
     "words": ["benchmarks.engine", "words"],
     "pipeline-sounds": ["benchmarks.sounds", "pipeline"],
+    "ray": ["benchmarks.ray_serve"],
     "rtc": ["benchmarks.rtc_echo"],
     "sip": ["benchmarks.sip"],
     "sessions": ["benchmarks.sessions", "edge"],

@@ -229,6 +229,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "realtime/_session/tool_calls.py": ("realtime/_session/test_tool_calls.py",),
     "realtime/_websocket_frames.py": ("realtime/test_websocket_frames.py",),
     "realtime/reply_slicer.py": ("realtime/test_reply_slicer.py",),
+    "ray/_call_clock.py": ("ray_serve/test_call_clock.py",),
     "rtc/_rtcp.py": ("rtc/test_rtcp.py",),
     "rtc/jitter.py": ("rtc/test_jitter.py",),
     "server/_event_log.py": ("server/test_tickets.py",),

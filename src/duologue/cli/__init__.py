@@ -16,6 +16,7 @@ _COMMANDS = {
     "run": ("run", "Hold one conversation with recorded speech, and record it."),
     "batch": ("batch", "Hold a conversation with each of many recordings, and write a table."),
     "new": ("new", "Write a small project: an agent with a tool, a test, a Containerfile."),
+    "ray": ("ray", "Serve calls on several machines, by Ray Serve."),
     "models": ("weights", "Weights of the built-in engine: list, fetch, verify, prune."),
     "simulate": ("simulate", "Simulate a provider's service on this machine."),
     "view": ("view", "Show recorded calls: voices, words, tools, latencies."),

@@ -41,6 +41,7 @@ EXTRAS = {
     ),
     "parquet": ("tables of duologue batch as Parquet", ("pyarrow",)),
     "prometheus": ("figures for Prometheus", ("prometheus_client",)),
+    "ray": ("calls on several machines", ("ray", "starlette", "uvicorn", "websockets", "aiortc")),
     "redis": ("conversations on a Redis server", ("redis",)),
     "sip": ("calls over SIP", ("starlette", "uvicorn", "baresip")),
     "upload": ("copies of recordings in object stores", ("fsspec",)),

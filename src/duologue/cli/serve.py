@@ -41,9 +41,10 @@ EXTRA_PORTS = 20
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def _parse_ports(
+def parse_ports(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
+    """Return the first and the last of the ports ``A-B``."""
     if value is None:
         return None
     first, _, last = value.partition("-")
@@ -162,7 +163,7 @@ def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> in
 @click.option(
     "--udp-ports",
     metavar="A-B",
-    callback=_parse_ports,
+    callback=parse_ports,
     help="UDP ports of calls, such as 50000-50999; any by default.",
 )
 @click.option(

@@ -530,7 +530,7 @@ class CallLimiter:
         if not await self._wait_until_finished(within_s - warn_s):
             async with asyncio.TaskGroup() as tasks:
                 warnings = [
-                    tasks.create_task(_warn(running.call, warn_s))
+                    tasks.create_task(warn_of_end(running.call, warn_s))
                     for running in self.running.values()
                     if warn_s > 0
                 ]
@@ -780,7 +780,7 @@ def _calls(count: int) -> str:
     return "1 call" if count == 1 else f"{count} calls"
 
 
-async def _warn(call: AdmittedCall, seconds: float) -> None:
+async def warn_of_end(call: AdmittedCall, seconds: float) -> None:
     """Tell the other side and the agent that the call is about to end."""
     await call.warn(seconds)
     if call.control is not None:
