@@ -70,6 +70,10 @@ class Page:
             "browsingContext.navigate", context=self._context, url=url, wait="complete"
         )
 
+    async def reload(self) -> None:
+        """Load the page again."""
+        await self.command("browsingContext.reload", context=self._context, wait="complete")
+
     async def evaluate(self, expression: str):
         """Return the value of an expression, or of its promise."""
         result = await self.command(

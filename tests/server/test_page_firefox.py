@@ -58,6 +58,13 @@ async def test_a_person_talks_in_firefox(tmp_path):
         assert 300 < cut.played_ms < 7000
         assert agent.edge.counters["reports_ignored"] == 0
         await page.wait_for("document.body.textContent.includes('Short.')")
+        # A page that is loaded again takes up its call.
+        await page.reload()
+        await page.wait_for_selector('body[data-call="live"]')
+        await page.wait_for("document.body.textContent.includes('Short.')")
+        assert len(agents) == 1
+        loudness.last = 0
+        await until(lambda: loudness.last > 1000, 5)
         await page.click("#mute")
         await until(lambda: loudness.last == 0)
         await page.click("#talk")
