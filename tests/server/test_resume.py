@@ -239,6 +239,10 @@ async def test_a_conversation_goes_on_in_another_process_that_shares_the_tickets
         async with page(one) as (first, config):
             assert not scene.signalling[0].resumed
             await lose(first)
+        two.calls.loading = True
+        async with page(two, config["ticket"]) as (_, refusal):
+            assert refusal["code"] == "loading"
+        two.calls.loading = False
         one.calls.release(scene.signalling[0].session_id)
         await until(lambda: one.calls.sessions == 0)
         async with page(two, config["ticket"]) as (second, again):

@@ -369,9 +369,16 @@ class CallLimiter:
             await socket.close(refused.refusal)
 
     async def _claim_elsewhere(self, ticket: Ticket) -> bool:
-        """Return whether the ticket is one of a conversation that another process had."""
-        if ticket.call_id in self.running or not self._config.keep_call_s:
+        """Return whether the ticket is one of a conversation that another process had.
+
+        Raises:
+            RefusedError: There is no place for it; the ticket stays valid.
+        """
+        if self.shared_tickets is None or ticket.call_id in self.running:
             return False
+        if not self._config.keep_call_s:
+            return False
+        self.check_place()
         claimed = await self._ask_ledger(
             lambda ledger: ledger.claim(ticket.session_id, ticket.digest)
         )
