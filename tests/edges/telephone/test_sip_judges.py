@@ -45,7 +45,7 @@ def write_speech(path, rate=8000):
 class DebianBaresip:
     """The baresip of Debian, with a loop of audio, or with a file as its voice."""
 
-    def __init__(self, folder, *, voice=None, codecs="pcmu", answer="auto"):
+    def __init__(self, folder, *, voice=None, codecs="pcma", answer="auto"):
         self.folder = folder
         self.port = free_port()
         self.control = free_port()
@@ -118,17 +118,16 @@ async def test_baresip_echoes_what_the_agent_says(tmp_path):
 
 
 @needs("baresip", "baresip-core")
-@pytest.mark.parametrize("codecs", ["pcma", "g722/16000/1"])
-async def test_baresip_calls_and_asks_and_presses_keys(tmp_path, codecs):
-    voice = write_speech(tmp_path / "voice.wav", 16000 if "g722" in codecs else 8000)
+async def test_baresip_calls_and_asks_and_presses_keys(tmp_path):
+    voice = write_speech(tmp_path / "voice.wav", 16000)
     options = {"codecs": ("g722", "pcma", "pcmu")}
     async with (
-        DebianBaresip(tmp_path, voice=voice, codecs=codecs) as debian,
+        DebianBaresip(tmp_path, voice=voice, codecs="g722/16000/1") as debian,
         serving([Reply("Good morning.")], **options) as desk,
     ):
         await debian.command("dial", desk.address)
         await until(lambda: desk.of(AgentTurnEndedEvent), 15)
-        assert desk.edges[0]._leg.rate == (16000 if "g722" in codecs else 8000)
+        assert desk.edges[0]._leg.rate == 16000
         for key in "42":
             await debian.command("sndcode", key)
             await asyncio.sleep(0.2)
