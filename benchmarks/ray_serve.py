@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -95,7 +96,7 @@ async def drive(port: int) -> dict[str, float | bool]:
                 texts.append(time.perf_counter() - started)
                 await asyncio.sleep(0.01)  # for the other events of the reply
                 packets.append(await _packet_trip(caller))
-            direct &= _process(caller) == _owner(caller)
+            direct &= await _process(caller) == _owner(caller)
         if number:  # the first one loads what is loaded at first use
             placing.append(placed)
             signalling.append(statistics.median(texts))
@@ -120,20 +121,21 @@ async def _packet_trip(caller: Caller) -> float:
     return time.perf_counter() - started
 
 
-def _process(caller: Caller) -> int:
-    """Return the process that the agent says it is in."""
-    texts = [str(event.get("text", "")) for event in caller.events]
-    return int(next(text.split()[1] for text in texts if text.startswith("PROCESS")).rstrip("."))
+async def _process(caller: Caller) -> int:
+    """Return the process that the agent says it is in, in the last of its replies."""
+    async with asyncio.timeout(5):
+        while True:
+            texts = " ".join(str(event.get("text")) for event in caller.events)
+            if (found := re.search(r"PROCESS (\d+)", texts)) is not None:
+                return int(found[1])
+            await asyncio.sleep(0.02)
 
 
 def _owner(caller: Caller) -> int:
     """Return the process that has the port to which the audio goes."""
     port = _ice(caller)._nominated[1].remote_addr[1]
-    return next(
-        each.pid or 0
-        for each in psutil.net_connections("udp")
-        if each.laddr and each.laddr.port == port
-    )
+    ports = psutil.net_connections("udp")
+    return next((each.pid or 0 for each in ports if each.laddr and each.laddr.port == port), -1)
 
 
 def _free_port() -> int:
