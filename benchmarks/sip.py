@@ -1,7 +1,8 @@
 """Calls over SIP: echo through Agent and ScriptedRealtime, two processes on loopback.
 
-``python -m benchmarks.sip`` measures its figures; ``--calls N`` makes one run with that many. The
-callers are the SIP stack without an agent, in this process; the server has a process of its own.
+``python -m benchmarks.sip`` measures its figures; ``--calls N`` makes one run with that many, and
+``--storm`` lets SIPp call. Otherwise the callers are the SIP stack without an agent, in this
+process; the server has a process of its own.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import baresip
 import numpy as np
@@ -28,6 +32,8 @@ from duologue.server import ServerConfig
 
 RATE = 8000
 CALLS = 40
+STORM_CALLS = 150
+SCENARIO = Path(__file__).parents[1] / "tests/data/sip/caller.xml"
 RUN_S = 15.0
 LOUD = 3000
 
@@ -171,13 +177,45 @@ def run(count: int) -> tuple[list[float], float, float]:
         server.close()
 
 
+def storm() -> Figure:
+    """Let SIPp call ten times a second, for five seconds each; return how many calls failed."""
+    name = f"SIP: calls of SIPp that failed, {STORM_CALLS} at 10 a second, 50 at once"
+    if shutil.which("sipp") is None:
+        return Figure(name, "0", "not measured", False, "SIPp is not installed (sip-tester)")
+    server = Server()
+    command = ["sipp", "-sf", str(SCENARIO), server.address, "-s", "bot", "-i", "127.0.0.1"]
+    rates = ["-r", "10", "-l", "60", "-m", str(STORM_CALLS), "-d", "5000"]
+    try:
+        done = subprocess.run(
+            [*command, *rates, "-mi", "127.0.0.1", "-nostdin", "-timeout", "60", "-trace_stat"],
+            cwd=(folder := tempfile.mkdtemp()),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "TERM": "dumb"},
+            check=False,
+        )
+    finally:
+        server.close()
+    [table] = Path(folder).glob("*.csv")
+    names, *_, last = table.read_text().splitlines()
+    row = dict(zip(names.split(";"), last.split(";"), strict=False))
+    shutil.rmtree(folder)
+    failed = int(row["FailedCall(C)"])
+    good = done.returncode == 0 and int(row["SuccessfulCall(C)"]) == STORM_CALLS
+    return Figure(name, "0", str(failed), good, "each five seconds long, without a word")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--serve", action="store_true")
     parser.add_argument("--calls", type=int)
+    parser.add_argument("--storm", action="store_true")
     arguments = parser.parse_args()
     if arguments.serve:
         asyncio.run(serve())
+        return
+    if arguments.storm:
+        give([storm()])
         return
     if arguments.calls is not None:
         trips, cpu, mb = run(arguments.calls)
@@ -208,6 +246,7 @@ def main() -> None:
             Figure(
                 f"{name}: memory a call", "<= 1.5 MB", f"{mb:.2f} MB", mb <= 1.5, f"{CALLS} calls"
             ),
+            storm(),
         ]
     )
 

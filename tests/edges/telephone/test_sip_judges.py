@@ -25,6 +25,7 @@ from sip_peer import free_port
 
 pytest.importorskip("baresip", reason="the extra sip is not installed")
 SPEECH = Path(__file__).parents[2] / "data/speech/austen-0930.wav"
+CALLER = SPEECH.parents[1] / "sip/caller.xml"
 MODULES = Path("/usr/lib/baresip/modules")
 
 
@@ -157,58 +158,6 @@ async def sipp(tmp_path, *arguments):
         await process.wait()
 
 
-SDP = """v=0
-o=- 1 1 IN IP[local_ip_type] [local_ip]
-s=-
-c=IN IP[media_ip_type] [media_ip]
-t=0 0
-m=audio [media_port] RTP/AVP 0
-a=rtpmap:0 PCMU/8000
-"""
-
-
-def request(method, cseq, body="", branch="[branch]", extra=""):
-    sdp = "Content-Type: application/sdp\n" if body else ""
-    return f"""<![CDATA[
-{method} sip:[service]@[remote_ip]:[remote_port] SIP/2.0
-Via: SIP/2.0/[transport] [local_ip]:[local_port];branch={branch}
-From: <sip:sipp@[local_ip]:[local_port]>;tag=[pid]s[call_number]
-To: <sip:[service]@[remote_ip]:[remote_port]>[peer_tag_param]
-Call-ID: [call_id]
-CSeq: {cseq} {method}
-Contact: <sip:sipp@[local_ip]:[local_port]>
-Max-Forwards: 70
-{extra}{sdp}Content-Length: [len]
-
-{body}]]>"""
-
-
-ACCEPT = f"""<![CDATA[
-SIP/2.0 200 OK
-[last_Via:]
-[last_From:]
-[last_To:]
-[last_Call-ID:]
-[last_CSeq:]
-Contact: <sip:sipp@[local_ip]:[local_port]>
-Content-Type: application/sdp
-Content-Length: [len]
-
-{SDP}]]>"""
-
-CALLER = f"""<?xml version="1.0"?><scenario name="caller">
-<send retrans="500">{request("INVITE", 1, SDP)}</send>
-<recv response="100" optional="true"/><recv response="180" optional="true"/>
-<recv response="200"/>
-<send>{request("ACK", 1)}</send>
-<recv request="INVITE"/>
-<send>{ACCEPT}</send>
-<recv request="ACK"/>
-<pause milliseconds="500"/>
-<send retrans="500">{request("BYE", 2)}</send>
-<recv response="200"/>
-</scenario>"""
-
 REGISTRAR = """<?xml version="1.0"?><scenario name="registrar">
 <recv request="REGISTER"/>
 <send><![CDATA[
@@ -253,10 +202,9 @@ Content-Length: 0
 
 @needs("sipp", "sip-tester")
 async def test_ten_calls_of_sipp_within_a_second(tmp_path):
-    (tmp_path / "caller.xml").write_text(CALLER)
     async with serving(max_calls=10) as desk:
-        caller = ["-sf", "caller.xml", desk.sip.listening, "-s", "bot", "-p", free_port()]
-        async with sipp(tmp_path, *caller, "-m", 10, "-r", 10) as process:
+        caller = ["-sf", CALLER, desk.sip.listening, "-s", "bot", "-p", free_port()]
+        async with sipp(tmp_path, *caller, "-m", 10, "-r", 10, "-d", 500) as process:
             assert await process.wait() == 0
         await until(lambda: desk.sip.counters["calls"] == 0)
         assert len(desk.agents) == 10
