@@ -151,7 +151,8 @@ def test_the_application_of_ray_is_accepted_by_its_schema_and_by_ours():
     args = application.args
     scaling = ray.Scaling(**args["scaling"])
     assert spec["rayClusterDeletionDelaySeconds"] > scaling.max_call_s + 60
-    ray.build(args)
+    # The image has the function, and this machine has not.
+    ray.build({**args, "make_agent": "builtins:print"})
 
 
 def test_the_containerfile_is_accepted_by_hadolint():
