@@ -164,6 +164,11 @@ def _checked(name: str, settings: object, kind: type) -> dict[str, object]:
 
 
 def _deployment(scaling: Scaling, actor_options: Mapping[str, object]) -> serve.Deployment:
+    router: dict[str, object] = {}
+    if not _has_haproxy():  # which routes by itself, and Serve refuses a router of ours then
+        router["request_router_config"] = {
+            "request_router_class": "duologue.ray._routing:FewestCalls"
+        }
     made = serve.deployment(
         Calls,
         name="Calls",
@@ -179,7 +184,7 @@ def _deployment(scaling: Scaling, actor_options: Mapping[str, object]) -> serve.
             "downscale_delay_s": scaling.downscale_delay_s,
         },
         ray_actor_options={"num_cpus": scaling.num_cpus, **actor_options},
-        request_router_config={"request_router_class": "duologue.ray._routing:FewestCalls"},
+        **router,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=scaling.max_call_s + KILL_AFTER_S,
     )
@@ -281,6 +286,11 @@ class Calls:
                 await asyncio.sleep(_CHECK_S)
 
 
+def _has_haproxy() -> bool:
+    """Return whether Serve runs HAProxy in place of its own proxies, as Serve decides it."""
+    return os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
+
+
 def _warn_of_haproxy(max_call_s: float) -> None:
     """Warn if HAProxy, where it is used, ends connections that are younger than the longest call.
 
@@ -288,7 +298,7 @@ def _warn_of_haproxy(max_call_s: float) -> None:
     while.
     """
     stop = os.environ.get(_HARD_STOP, "120")
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and int(stop) < max_call_s:
+    if _has_haproxy() and int(stop) < max_call_s:
         log.warning(
             "HAProxy ends sockets %s s after a change of replicas: set %s on all nodes above the "
             "longest call, which is %g s",
