@@ -21,13 +21,15 @@ from duologue.observe.wire_json import (
     Secrets,
     audio_from_json,
     audio_to_json,
+    object_from_json,
+    options_to_json,
     received_from_json,
     received_to_json,
     sent_to_json,
     value_from_json,
     value_to_json,
 )
-from duologue.providers import openai
+from duologue.providers import openai, qwen
 from duologue.realtime import BinaryMessage, ToolCall, Truncate
 from duologue.realtime._session import resume
 from duologue.realtime._session.reply_scheduler import Effects, ReplyScheduler
@@ -251,6 +253,19 @@ def test_model_of_your_own_is_made_by_a_function(tmp_path):
         )
 
     assert replay(recorder.path, realtime=make).differences == []
+
+
+def test_options_that_are_none_or_objects_are_kept():
+    model = openai.Realtime(
+        api_key=KEY, turn_detection=openai.SemanticVAD(eagerness="low"), max_output_tokens=None
+    )
+    made = options_to_json(model)["options"]
+    assert made["turn_detection"]["eagerness"] == "low"
+    assert object_from_json(made["turn_detection"]) == openai.SemanticVAD(eagerness="low")
+    assert "api_key" not in made
+    assert options_to_json(qwen.Realtime(api_key=KEY, transcription=None))["options"] == {
+        "transcription": None
+    }
 
 
 # Parts of it

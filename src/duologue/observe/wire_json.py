@@ -326,7 +326,8 @@ def options_to_json(origin: object) -> JsonObject:
     for field in dataclasses.fields(options):
         value: object = getattr(options, field.name)
         shown = field.repr or field.name == "extra"
-        if shown and value is not field.default and (one := object_to_json(value)) is not None:
+        one = object_to_json(value)
+        if shown and value is not field.default and (one is not None or value is None):
             given[field.name] = one
     return made | {"options": given}
 

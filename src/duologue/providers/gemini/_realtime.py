@@ -115,6 +115,14 @@ class Realtime(NetworkRealtime[bytes]):
         await super().prepare(setup)
         await asyncio.to_thread(self._auth.prepare)
 
+    async def check(self, setup: SessionSetup) -> SessionError | None:
+        """Connect once and disconnect; see `Realtime.check`."""
+        try:
+            return await super().check(setup)
+        finally:
+            # A conversation must not resume the session of the check.
+            self._resumption.forget()
+
     def make_codec(self, setup: SessionSetup) -> Codec:
         """Make the codec of the next connection."""
         del setup
