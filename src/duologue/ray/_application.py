@@ -164,11 +164,8 @@ def _checked(name: str, settings: object, kind: type) -> dict[str, object]:
 
 
 def _deployment(scaling: Scaling, actor_options: Mapping[str, object]) -> serve.Deployment:
-    router: dict[str, object] = {}
-    if not _has_haproxy():  # which routes by itself, and Serve refuses a router of ours then
-        router["request_router_config"] = {
-            "request_router_class": "duologue.ray._routing:FewestCalls"
-        }
+    # HAProxy routes by itself, and Serve refuses a router of ours then.
+    router = {} if _has_haproxy() else {"request_router_class": "duologue.ray._routing:FewestCalls"}
     made = serve.deployment(
         Calls,
         name="Calls",
@@ -184,7 +181,7 @@ def _deployment(scaling: Scaling, actor_options: Mapping[str, object]) -> serve.
             "downscale_delay_s": scaling.downscale_delay_s,
         },
         ray_actor_options={"num_cpus": scaling.num_cpus, **actor_options},
-        **router,
+        request_router_config=router,
         graceful_shutdown_wait_loop_s=0.5,
         graceful_shutdown_timeout_s=scaling.max_call_s + KILL_AFTER_S,
     )
