@@ -35,3 +35,13 @@ def test_each_sample_has_the_nearest_byte(law):
     best = np.abs(values[None, :] - samples[:, None].astype(int)).min(axis=1)
     found = np.abs(_g711.decode(_g711.encode(samples, law), law).astype(int) - samples)
     assert (found - best).max() <= (1 if law == "mulaw" else 0)
+
+
+@pytest.mark.parametrize("law", ["mulaw", "alaw"])
+def test_a_stream_is_decoded_whatever_its_pieces(law):
+    data = bytes(range(256))
+    decoder = _g711.G711Decoder(law)
+    assert decoder.push(data[:7]).tolist() == _g711.decode(data[:7], law).tolist()
+    assert decoder.whole(data[7:]).tolist() == _g711.decode(data[7:], law).tolist()
+    assert decoder.whole(b"") is None
+    assert decoder.push(b"").size == 0

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from duologue.observe._call_story import CallStory
+from duologue.observe._call_story import CallStory, StoryReader
 from duologue.observe.call import read_call
 from duologue.observe.explanations import explain, explain_story
 
@@ -269,3 +269,70 @@ def test_all_of_a_recorded_call_is_explained(tmp_path):
     (tmp_path / "events.jsonl").write_text(json.dumps(lost))
     (line,) = explain(read_call(tmp_path))
     assert (line.at, line.kind) == (2.0, "end")
+
+
+def test_a_story_with_a_bound_keeps_its_newest_entries():
+    reader = StoryReader(max_entries=2)
+    for number in range(4):
+        at = 10.0 * number
+        for one in [
+            *person(at + 1.0, at + 2.0, f"turn {number}", f"t{number}"),
+            event("ToolStartEvent", at + 3.0, call_id=f"c{number}", name="f", arguments=""),
+            event("AgentTurnStartedEvent", at + 4.0, speech_id=f"s{number}"),
+            event("ErrorEvent", at + 5.0, source="model", message=f"error {number}"),
+        ]:
+            reader.read(one)
+    reader.read(event("ToolEndEvent", 50.0, call_id="c0", status="done", output=""))
+    reader.read(event("ToolEndEvent", 50.0, call_id="c3", status="done", output=""))
+    story = reader.story
+    assert [turn.text for turn in story.person] == ["turn 2", "turn 3"]
+    assert [turn.id for turn in story.agent] == ["s2", "s3"]
+    assert [tool.status for tool in story.tools] == ["running", "done"]
+    assert [problem.message for problem in story.problems] == ["error 2", "error 3"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"ended_by": "vote", "votes": [0.2, 0.9]}, "vote of 0.90 after 0.20 had ended"),
+        ({"ended_by": "program"}, "the program had ended"),
+        ({"ended_by": "silence", "votes": [0.1]}, "the turn detector voted 0.10, had ended"),
+        ({"ended_by": "silence"}, "silence had ended"),
+    ],
+)
+def test_a_cut_by_the_same_turn_says_what_had_ended_it(fields, text):
+    found = kinds(
+        [
+            *person(1.0, 2.0, "I would like", "a", **fields),
+            event("AgentTurnStartedEvent", 2.5, speech_id="s"),
+            *person(2.8, 3.6, "a room", "b"),
+            event("InterruptionEvent", 3.1, speech_id="s", heard_text="", cause="person"),
+            event("AgentTurnEndedEvent", 3.1, speech_id="s", interrupted=True),
+        ]
+    )
+    assert text in found["cut"]
+
+
+def test_a_model_that_stops_itself_is_named():
+    found = kinds(
+        [
+            event("AgentTurnStartedEvent", 2.5, speech_id="s"),
+            event("InterruptionEvent", 3.1, speech_id="s", heard_text="", cause="model"),
+            event("AgentTurnEndedEvent", 3.1, speech_id="s", interrupted=True),
+        ]
+    )
+    assert "the model stopped" in found["cut"]
+
+
+def test_a_reply_may_still_come_while_the_call_goes_on():
+    events = person(1.0, 2.0, "hello")
+    assert "no-reply" not in kinds(events, 4.0, is_whole=False, goes_on=True)
+    assert "no-reply" in kinds(events, 20.0, is_whole=False, goes_on=True)
+
+
+def test_a_refused_request_is_why_nothing_was_said():
+    refused = event("ErrorEvent", 3.0, source="request", message="too fast")
+    assert (
+        "the model refused to make one (too fast)"
+        in kinds([*person(1.0, 2.0, "hello"), refused])["no-reply"]
+    )
