@@ -22,6 +22,7 @@ from duologue.events import (
 )
 from duologue.observe import Recorder, explain, read_call
 from duologue.observe.recorder import RATE, read_events
+from duologue.observe.wire_journal import read_wire
 from duologue.testing import Reply, ScriptedRealtime, virtual_time
 from fake_edge import FakeEdge, agent_items, events_of, join_agent
 
@@ -201,6 +202,20 @@ async def test_a_full_disk_ends_the_recording_and_not_the_call(tmp_path, monkeyp
         assert error.source == "recorder"
         assert "no space left" in error.message
     assert recorder.failure == "no space left on device"
+
+
+@virtual_time
+async def test_a_lone_surrogate_does_not_end_the_recording(tmp_path):
+    recorder = Recorder(tmp_path, wire=True)
+    edge = FakeEdge()
+    async with join_agent(ScriptedRealtime([]), edge, recorder=recorder) as agent:
+        await edge.be_silent(0.5)
+        agent.llm.borders.put({"k": "tell", "n": "update", "a": ["b\udcff"]}, None)
+        await edge.be_silent(0.5)
+    (told,) = [r for r in read_wire(recorder.path) if r.get("n") == "update"]
+    assert told["a"] == ["b\udcff"]
+    assert call(recorder)["failure"] is None
+    assert call(recorder)["seconds"] == pytest.approx(1.0, abs=0.05)
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):

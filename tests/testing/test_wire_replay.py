@@ -365,3 +365,106 @@ def test_changed_field_is_named_by_its_path():
     compared.push({"type": "a", "x": {"y": [1, {"z": "new"}]}, "w": True}, 0.5)
     assert found.differences[0].path == "$.x.y[1].z"
     assert str(found.differences[0]).endswith("(a): $.x.y[1].z was 'old', is 'new'")
+
+
+# Damage, and errors of the journal itself
+
+
+@pytest.mark.parametrize("broken", ["value_to_json", "options_to_json"])
+def test_error_in_the_journal_ends_neither_recording_nor_call(tmp_path, broken):
+    recorder = Recorder(tmp_path, name="call", wire=True)
+
+    def fail(*_args, **_options):
+        raise ValueError("can't be written")
+
+    async def talk():
+        async with call(recorder) as (agent, edge, _server):
+            await edge.speak(0.5)
+            await edge.be_silent(2.0)
+            assert [item.text for item in agent.conversation.items][-1] == "It is four."
+
+    with patch(f"duologue.observe.wire_journal.{broken}", fail):
+        run_virtual(talk(), grace=0.0)
+    facts = json.loads((recorder.path / "call.json").read_text())
+    assert facts["failure"] is None
+    assert facts["seconds"] == pytest.approx(2.5, abs=0.3)
+    (line,) = read_wire(recorder.path)
+    assert line["k"] == "stop"
+    assert line["reason"].endswith("can't be written: ValueError")
+
+
+def test_slow_disk_is_the_reason_why_the_journal_ends(tmp_path):
+    with patch("duologue.observe.recorder._MAX_WAITING_RECORDS", 1):
+        recorder = Recorder(tmp_path, name="call", wire=True)
+
+        async def talk():
+            async with call(recorder) as (_agent, edge, _server):
+                await edge.be_silent(0.5)
+
+        run_virtual(talk(), grace=0.0)
+    assert read_wire(recorder.path)[-1]["reason"] == "the disk is too slow"
+
+
+def test_secret_that_is_written_with_escapes_is_replaced():
+    secrets = Secrets()
+    made = received_to_json(rb'{"newHandle": "abc-def-123\u003d\u003d"}', secrets)
+    assert json.loads(made) == {"newHandle": secrets.pseudonym("abc-def-123==")}
+
+
+def test_secret_within_another_one_leaves_nothing_of_it():
+    secrets = Secrets(["0123456789", "before 0123456789 behind"])
+    assert secrets.clean_text("before 0123456789 behind") == secrets.pseudonym(
+        "before 0123456789 behind"
+    )
+
+
+def damaged(recording, folder, change):
+    lines = (recording / "wire.jsonl").read_text().splitlines()
+    (folder / "wire.jsonl").write_text("\n".join(change(lines)))
+    return CliRunner().invoke(main, ["replay", str(folder)])
+
+
+def without(lines, kind, field):
+    index = next(i for i, line in enumerate(lines) if json.loads(line)["k"] == kind)
+    record = json.loads(lines[index])
+    del record[field]
+    return [*lines[:index], json.dumps(record), *lines[index + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda lines: [], "nothing to replay"),
+        (lambda lines: ["\x00", "[1]", "{}"], "nothing to replay"),
+        (lambda lines: lines[1:], "its beginning is missing"),
+        (lambda lines: without(lines, "begin", "setup"), "no setup"),
+        (lambda lines: without(lines, "begin", "subject"), "its beginning is missing"),
+        (lambda lines: without(lines, "in", "m"), "a record in has no valid m"),
+        (lambda lines: without(lines, "fire", "i"), "a record fire has no valid i"),
+        (lambda lines: [li for li in lines if '"k":"ask"' not in li], "is damaged"),
+        (lambda lines: [lines[0].replace(":Realtime", ":No"), *lines[1:]], "this version"),
+        (lambda lines: [lines[0].replace("providers.openai", "no"), *lines[1:]], "this version"),
+    ],
+)
+def test_damaged_journal_is_one_line(recording, tmp_path, change, said):
+    result = damaged(recording, tmp_path, change)
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert said in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_record_without_its_turn_does_not_stop_the_replay(recording, tmp_path):
+    result = damaged(recording, tmp_path, lambda lines: without(lines, "tell", "b"))
+    assert isinstance(result.exception, SystemExit | None)
+
+
+def test_replay_that_fails_is_one_line(recording, tmp_path):
+    def broken(lines):
+        index = next(i for i, line in enumerate(lines) if '"n":"interrupt"' in line)
+        record = json.loads(lines[index]) | {"a": []}
+        return [*lines[:index], json.dumps(record), *lines[index + 1 :]]
+
+    result = damaged(recording, tmp_path, broken)
+    assert result.exit_code == 2
+    assert "can't be replayed" in result.output

@@ -23,13 +23,23 @@ def replay(paths: tuple[Path, ...], show_all: bool) -> None:
     PATH is the folder of a call, or of many, which were recorded by
     Agent(recorder=Recorder(FOLDER, wire=True)). Exit code 1 if any differs.
     """
+    from duologue._user_code import describe
+    from duologue.errors import ConfigError, DuologueError
     from duologue.observe.wire_journal import calls_with_wire
     from duologue.testing import replay as replay_call
 
     differs = False
     for path in paths:
         for call in calls_with_wire(path):
-            found = replay_call(call)
+            try:
+                found = replay_call(call)
+            except DuologueError:
+                raise
+            except Exception as error:
+                raise ConfigError(
+                    f"{call} can't be replayed: {describe(error)}: the journal is damaged, or "
+                    "this version fails at it, which duologue.testing.replay shows"
+                ) from error
             differs = differs or bool(found.differences)
             lines = str(found).split("\n")
             most = 1 + len(found.skipped) + _SHOWN

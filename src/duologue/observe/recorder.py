@@ -431,13 +431,12 @@ class _Writer:
         return 0.0
 
     def put_record(self, make: Callable[[], str]) -> bool:
-        """Queue a line of the wire journal; return False if too many wait."""
+        """Queue a line of the wire journal; return False if no more than one may follow."""
         with self._lock:
-            if self._waiting_records >= _MAX_WAITING_RECORDS:
-                return False
             self._waiting_records += 1
+            may_follow = self._waiting_records < _MAX_WAITING_RECORDS
         self._queue.put(_Lines(WIRE_FILE, make))
-        return True
+        return may_follow
 
     async def finish(self, timeout_s: float) -> bool:
         """Wait until all is written; return False if that took too long."""
@@ -471,7 +470,10 @@ class _Writer:
                     elif callable(work.text):
                         if wire is None:
                             path = self._path / WIRE_FILE
-                            wire = wire_file.enter_context(path.open("a", encoding="utf-8"))
+                            # Writes a lone surrogate as JSON escapes it.
+                            wire = wire_file.enter_context(
+                                path.open("a", encoding="utf-8", errors="backslashreplace")
+                            )
                         wire.write(work.text())
                     elif work.replace:
                         _replace(self._path / work.file, work.text)
@@ -481,7 +483,7 @@ class _Writer:
                         for file in (lines, wire):
                             if file is not None:
                                 file.flush()
-        except (OSError, RuntimeError) as error:  # soundfile's errors are RuntimeError
+        except Exception as error:  # noqa: BLE001 - reported
             self.failure = _reason(error)
             log.warning("the recording %s ends early: %s", self._path, self.failure)
             self._failed(self.failure)

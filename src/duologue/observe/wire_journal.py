@@ -28,6 +28,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,8 @@ from duologue.realtime.border import (
 )
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.realtime import Realtime
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 """Version of the journal's format."""
@@ -95,6 +98,7 @@ class WireJournal:
         self.turn = 0
         """Turns of the event loop so far in which anything was written, and a few behind each."""
         self.is_open = True
+        self._has_failed = False
 
     def session(self, realtime: Realtime, setup: SessionSetup) -> Border:
         """Return the border of a session that begins."""
@@ -103,7 +107,7 @@ class WireJournal:
         key: object = getattr(realtime, "_api_key", None)
         if isinstance(key, str):
             self.secrets.add(key)
-        facts = options_to_json(realtime)
+        facts = self._options(realtime)
         realtime.unix_time = border.unix_clock(realtime.unix_time)
         voice = realtime.voice
         border.put(
@@ -140,7 +144,7 @@ class WireJournal:
             keep_audio=self.keep_audio,
             zero=self.zero,
             base_url=_plain_address(getattr(service, "base_url", None)),
-            **options_to_json(origin),
+            **self._options(origin),
         )
         return border
 
@@ -148,8 +152,17 @@ class WireJournal:
         """End the journal."""
         if self.is_open:
             self.is_open = False
-            line = {"t": round(self._now(), 3), "k": "stop", "reason": reason}
-            self._write(lambda: json.dumps(line) + "\n")
+            line = _stop_line(self._now(), reason)
+            self._write(lambda: line)
+
+    def _options(self, origin: object) -> JsonObject:
+        """Return the options of a model or part; end the journal if its class fails at it."""
+        try:
+            return options_to_json(origin)
+        except Exception as error:
+            log.exception("the wire journal ends early")
+            self.stop(f"the options can't be written: {type(error).__name__}")
+            return {}
 
     def _border(self) -> RecordingBorder:
         border = RecordingBorder(self, self._subjects)
@@ -189,6 +202,21 @@ class WireJournal:
             asyncio.get_running_loop().call_soon(self._count_turn)
 
     def _line(self, record: Mapping[str, object], message: Callable[[], Json] | None) -> str:
+        """Return the line of a record; runs in the recorder's thread.
+
+        An error ends the journal only, not the recording.
+        """
+        if self._has_failed:
+            return ""
+        try:
+            return self._encoded(record, message)
+        except Exception as error:
+            self._has_failed, self.is_open = True, False
+            log.exception("the wire journal ends early")
+            reason = f"a record can't be written: {type(error).__name__}"
+            return _stop_line(cast("float", record["t"]), reason)
+
+    def _encoded(self, record: Mapping[str, object], message: Callable[[], Json] | None) -> str:
         keep = self.keep_audio and record["k"] == "tell"
         made = cast("JsonObject", value_to_json(record, keep_audio=keep))
         if message is not None:
@@ -196,6 +224,10 @@ class WireJournal:
         if made["k"] != "in":
             made = cast("JsonObject", self.secrets.clean(made))
         return json.dumps(made, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _stop_line(at: float, reason: str) -> str:
+    return json.dumps({"t": round(at, 3), "k": "stop", "reason": reason}) + "\n"
 
 
 def _plain_address(address: object) -> str | None:

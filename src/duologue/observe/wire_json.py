@@ -53,19 +53,24 @@ class Secrets:
 
     def __init__(self, known: Sequence[str] = ()) -> None:
         self._salt = os.urandom(16)
-        self._known = {text for text in known if len(text) >= 6}
+        self._known: tuple[str, ...] = ()
+        """Longest first; replaced as a whole, because two threads use it."""
+        for text in known:
+            self.add(text)
 
     def pseudonym(self, secret: str) -> str:
         """Return what stands for a secret."""
         if not secret or _PSEUDONYM.fullmatch(secret):
             return secret
-        digest = hashlib.blake2b(secret.encode(), key=self._salt, digest_size=6)
+        raw = secret.encode(errors="surrogatepass")
+        digest = hashlib.blake2b(raw, key=self._salt, digest_size=6)
         return f"secret-{digest.hexdigest()}"
 
     def add(self, secret: str) -> None:
         """Remember a secret, which is replaced wherever it stands."""
-        if len(secret) >= 6 and not _PSEUDONYM.fullmatch(secret):
-            self._known.add(secret)
+        if len(secret) < 6 or secret in self._known or _PSEUDONYM.fullmatch(secret):
+            return
+        self._known = tuple(sorted((*self._known, secret), key=len, reverse=True))
 
     def clean_text(self, text: str) -> str:
         """Return a text without secrets."""
@@ -283,8 +288,11 @@ def received_to_json(message: object, secrets: Secrets) -> Json:
         text = message.decode()
     except UnicodeDecodeError:
         return {"$": name, "data": base64.b64encode(message).decode()}
-    with contextlib.suppress(ValueError):
-        secrets.clean(json.loads(text))  # which remembers those that it finds
+    with contextlib.suppress(ValueError, RecursionError):
+        parsed: Json = json.loads(text)
+        cleaned = secrets.clean(parsed)  # which remembers those that it finds
+        if any(secret not in text for secret in secrets_in(parsed)):
+            text = json.dumps(cleaned)  # They are written with escapes.
     text = secrets.clean_text(text)
     return text if name == "text" else {"$": name, "text": text}
 
@@ -368,7 +376,10 @@ def find_class(name: str) -> type:
             f"{name} is a class of your own: call duologue.testing.replay(call, realtime=...) with "
             "a function that makes it"
         )
-    found: object = import_module(module)
+    try:
+        found: object = import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"this version of duologue has no {name}") from error
     for part in qualified.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, type):

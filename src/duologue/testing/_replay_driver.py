@@ -89,13 +89,13 @@ class Driver:
     def _turns_until(self, index: int) -> int:
         """Return how many turns of the event loop a group comes after the one before.
 
-        0 if that is not known, because there were too many.
+        0 if that is not known, because there were too many, or the journal is damaged.
         """
         groups = self._border.script.turns
         if index == 0 or index >= len(groups):
             return 0
         turns = groups[index][0].turn - groups[index - 1][0].turn
-        return turns if turns <= ADJACENT_TURNS else 0
+        return turns if 0 < turns <= ADJACENT_TURNS else 0
 
     def _plan(self, index: int, over: asyncio.Future[None], *, late: bool) -> None:
         """Plan a group; ``late``: the inside has got to where it was then one turn later."""

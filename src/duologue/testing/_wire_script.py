@@ -29,11 +29,37 @@ class Record:
 _INPUTS = frozenset({"tell", "fire", "up", "refused", "in", "sent", "end", "closed"})
 
 
+_SUBJECTS = frozenset({"session", "pipeline", "stt", "tts"})
+
+_FIELDS: dict[str, dict[str, type]] = {
+    "tell": {"n": str, "a": list},
+    "ask": {"n": str, "a": list},
+    "fire": {"n": str, "i": int},
+    "voice": {"i": int, "v": list},
+    "unix": {"v": object},
+    "dial": {"w": int},
+    "up": {"w": int},
+    "refused": {"w": int},
+    "in": {"w": int, "m": object},
+    "out": {"w": int, "m": object},
+    "sent": {"w": int, "i": int},
+    "full": {"w": int, "i": int},
+    "end": {"w": int},
+    "closed": {"w": int},
+}
+"""Fields that a record of each kind must have."""
+
+
 class Script:
-    """The journal of one session or part."""
+    """The journal of one session or part.
+
+    Raises:
+        ValueError: It is damaged; so do `KeyError` and `TypeError`.
+    """
 
     def __init__(self, log: Sequence[JsonObject]) -> None:
         self.begin = log[0]
+        _check_begin(self.begin)
         self.zero = float(cast("float", self.begin.get("zero", 0.0)))
         self.unix = float(cast("float", self.begin.get("unix", 0.0)))
         self.inputs: list[Record] = []
@@ -48,6 +74,7 @@ class Script:
         self.verdicts: dict[int, list[tuple[float, float, float]]] = {}
         open_asks: dict[int, Record] = {}
         for raw in log[1:]:
+            _check_fields(raw)
             record = Record(
                 raw,
                 str(raw.get("k")),
@@ -79,9 +106,10 @@ class Script:
                 case "unix":
                     self.unix_readings.append(float(cast("float", raw["v"])))
                 case "voice":
-                    self.verdicts[cast("int", raw["i"])] = cast(
-                        "list[tuple[float, float, float]]", raw["v"]
-                    )
+                    verdicts = cast("list[tuple[float, float, float]]", raw["v"])
+                    self.verdicts[cast("int", raw["i"])] = [
+                        (float(voice), float(seconds), float(at)) for voice, seconds, at in verdicts
+                    ]
         self.turns = _grouped(self.inputs)
         self.keeps_audio = bool(self.begin.get("keep_audio"))
         is_whole = any(one.raw.get("n") == "leave" for one in self.inputs) or any(
@@ -89,6 +117,26 @@ class Script:
         )
         self.cut_at = float("inf") if is_whole else float(cast("float", log[-1].get("t", 0.0)))
         """Where the journal ends before the session does, in seconds of the recording."""
+
+
+def _check_begin(begin: JsonObject) -> None:
+    subject = begin.get("subject")
+    if begin.get("k") != "begin" or subject not in _SUBJECTS:
+        raise ValueError("its beginning is missing")
+    if subject == "session" and not (
+        isinstance(begin.get("input_rate"), int) and isinstance(begin.get("setup"), dict)
+    ):
+        raise ValueError("its beginning has no input_rate or no setup")
+    if not isinstance(begin.get("options", {}), dict):
+        raise ValueError("its options are no object")
+
+
+def _check_fields(raw: JsonObject) -> None:
+    for name, kind in _FIELDS.get(str(raw.get("k")), {}).items():
+        if name not in raw or not isinstance(raw[name], kind):
+            raise ValueError(f"a record {raw.get('k')} has no valid {name}")
+    if not isinstance(raw.get("b", 0), int):
+        raise ValueError("a record has no valid b")
 
 
 def _grouped(inputs: Sequence[Record]) -> list[list[Record]]:

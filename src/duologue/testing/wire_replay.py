@@ -18,7 +18,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from duologue.errors import DuologueError
+from duologue._user_code import describe
+from duologue.errors import ConfigError, DuologueError
 from duologue.json_types import JsonObject
 from duologue.observe.call import RecordedCall
 from duologue.observe.wire_journal import read_wire
@@ -49,7 +50,7 @@ def replay(
         What was found: no `Replay.differences` if this version of the program does the same.
 
     Raises:
-        ConfigError: There is no wire journal, or the model can't be made.
+        ConfigError: There is no wire journal, it is empty or damaged, or the model can't be made.
     """
     path = call.path if isinstance(call, RecordedCall) else Path(call)
     records = read_wire(path)
@@ -60,6 +61,8 @@ def replay(
             subjects.setdefault(number, []).append(record)
         elif record.get("k") == "stop":
             found.skipped.append(f"the journal ends at {record.get('t')} s: {record.get('reason')}")
+    if not subjects:
+        raise ConfigError(f"{path} has nothing to replay: its wire journal is empty or damaged")
     names: Counter[str] = Counter()
     for log in subjects.values():
         name = str(log[0].get("subject"))
@@ -68,7 +71,11 @@ def replay(
         if name.startswith("pipeline"):
             found.skipped.append("the pipeline itself is not replayed, only its streaming parts")
             continue
-        script = Script(log)
+        try:
+            script = Script(log)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = error if isinstance(error, ValueError) else describe(error)
+            raise ConfigError(f"{path}: the wire journal is damaged: {reason}") from error
         if name.startswith("session") and not script.dials:
             found.skipped.append(f"{name}: there was no connection to a service")
             continue
