@@ -86,7 +86,7 @@ class RecordingBorder:
     def attach(self, commands: SessionCommands) -> None:
         pass
 
-    def told(self, name: str, *args: object) -> None:
+    def note_input(self, name: str, *args: object) -> None:
         self.put("tell", n=name, a=args)
 
     def ask[T](self, name: str, args: Sequence[object], call: Callable[[], T]) -> T:
@@ -120,7 +120,7 @@ class RecordingBorder:
 
     async def prepare(self, prepare: Callable[[], Awaitable[None]]) -> None:
         await prepare()
-        self.told("prepared")
+        self.note_input("prepared")
 
     def clock(self, clock: Clock) -> Clock:
         return _RecordingClock(self, clock, self._journal.time)
@@ -278,7 +278,7 @@ class _ModelConnection:
         await self.connection.run(receive_output)
 
     def transmit(self, command: commands.Command) -> None:
-        self._border.told("voice_command", self._number, command)
+        self._border.note_input("voice_command", self._number, command)
         self.connection.transmit(command)
 
     def stats(self) -> ConnectionStats:
@@ -299,7 +299,7 @@ class _VoicedConnection:
 
     async def run(self, receive: Callable[[outputs.Output], None]) -> None:
         def receive_output(output: outputs.Output) -> None:
-            self._border.told("voice_output", self._number, output)
+            self._border.note_input("voice_output", self._number, output)
             receive(output)
 
         await self._voiced.run(receive_output)

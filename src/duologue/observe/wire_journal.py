@@ -5,8 +5,8 @@ of the event loop, ``s`` is whose border it was (the session, or a streaming par
 happened:
 
     begin           a session or part began, made of these options
-    tell            it was told something: a method's name ``n`` and arguments ``a``
-    ask, ret        it told or asked the other side something; what that returned, if anything
+    tell            it got a command: a method's name ``n`` and arguments ``a``
+    ask, ret        it called the other side, in the same form; what that returned, if anything
     fire            the timer number ``i`` of that name fired
     unix            reading of the calendar's clock
     voice           verdict on the person's voice number ``i``
@@ -16,7 +16,7 @@ happened:
     sent            sending message number ``i`` took until now
     full            a message could not be sent at once
     end, closed     the connection ended; was closed
-    stop            the journal ends here, because of a pause or a slow disk
+    stop            the journal ends here, because of a pause, a slow disk or an error
 
 Records with a depth ``d`` happened within the last ``ask`` of the depth below. Secrets are replaced
 by pseudonyms. Audio of the person is replaced by its length, highest sample and hash unless it was

@@ -97,7 +97,7 @@ class SocketPart[M, C](ABC):
 
     def _leave(self) -> None:
         if self.border is not None:
-            self.border.told("leave")
+            self.border.note_input("leave")
 
     async def _connect_and_serve(self) -> SessionError:
         """Run one connection; return the error that ended it."""

@@ -73,7 +73,7 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
         self._pushed_at = 0.0
         self._is_running = False
         self._early: deque[AudioFrame] = deque(maxlen=_MAX_EARLY)
-        """Audio from before the run, of which the border is told then."""
+        """Audio from before the run, which the border notes when it begins."""
 
     async def run(self, receive: Callable[[RecognitionEvent], None]) -> None:
         """Connect, and report events until cancelled; see `STTConnection.run`."""
@@ -81,7 +81,7 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
             self._receive = receive if border is None else border.listener(receive, "recognised")
             if border is not None:
                 for frame in self._early:
-                    border.told("push", frame)
+                    border.note_input("push", frame)
             self._early.clear()
             self._is_running = True
             await self._run()
@@ -104,7 +104,7 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
     def push(self, frame: AudioFrame) -> None:
         """Add the next audio."""
         if self.border is not None:
-            self.border.told("push", frame)
+            self.border.note_input("push", frame)
         elif not self._is_running:
             self._early.append(frame)
         self._pushed_at = self._clock.now()
@@ -114,14 +114,14 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
     def settle(self) -> None:
         """Ask for a final transcript of the turn so far."""
         if self.border is not None:
-            self.border.told("settle")
+            self.border.note_input("settle")
         self._log.settle()
         self._send(self._log.messages())
 
     def end_turn(self) -> None:
         """End the turn."""
         if self.border is not None:
-            self.border.told("end_turn")
+            self.border.note_input("end_turn")
         for event in self._log.end_turn():
             self._receive(event)
         self._send(self._log.messages())

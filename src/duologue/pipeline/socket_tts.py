@@ -86,7 +86,7 @@ class SocketTTS[M](SocketPart[M, TTSCodec[M]]):
         number = self._started
         self._started += 1
         if self.border is not None:
-            self.border.told("synthesize", hurry)
+            self.border.note_input("synthesize", hurry)
             receive = self.border.listener(receive, f"synthesised {number}")
         reply = self._contexts.start(receive, hurry=hurry)
         synthesis = _Synthesis(self, self._contexts, reply, number)
@@ -150,22 +150,22 @@ class _Synthesis[M]:
         self.reply = reply
         self.over = asyncio.Event()
 
-    def _told(self, name: str, *args: object) -> None:
+    def _note_input(self, name: str, *args: object) -> None:
         if self._owner.border is not None:
-            self._owner.border.told(name, self._number, *args)
+            self._owner.border.note_input(name, self._number, *args)
 
     async def send(self, text: str) -> None:
-        self._told("send", text)
+        self._note_input("send", text)
         self._contexts.send(self.reply, text)
         self._owner.advance()
 
     def flush(self) -> None:
-        self._told("flush")
+        self._note_input("flush")
         self._contexts.flush(self.reply)
         self._owner.advance()
 
     def finish(self) -> None:
-        self._told("finish")
+        self._note_input("finish")
         self._contexts.finish(self.reply)
         self._owner.advance()
 
@@ -175,6 +175,6 @@ class _Synthesis[M]:
             raise self.reply.error
 
     def cancel(self, played: int | None = None) -> None:
-        self._told("cancel", played)
+        self._note_input("cancel", played)
         self._contexts.cancel(self.reply, played)
         self._owner.advance()

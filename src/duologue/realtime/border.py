@@ -5,7 +5,7 @@ provider, verdicts on the person's voice, and timers. A `Border` sees all of the
 `duologue.observe.Recorder` writes them down. The one of `duologue.testing.replay` returns what was
 written down, so the same session runs again without provider, agent and microphone.
 
-                       told             measure             clock
+                       note_input       measure             clock
           agent --------> |   voice meter ----> |   event loop ----> |
                 +---------v--------------------v---------------------v--------+
                 |                session, codec, connection                   |
@@ -46,7 +46,7 @@ type Measure = Callable[[Samples, float, int | None], list[tuple[float, float, f
 
 
 class SessionCommands(Protocol):
-    """What a session can be told; see the methods of `Realtime`."""
+    """The commands that a session takes; see the methods of `Realtime`."""
 
     def send_audio(self, frame: AudioFrame) -> None:
         """Send audio of the person."""
@@ -90,10 +90,10 @@ class Border(Protocol):
     """The border of one session, or of one part of a pipeline."""
 
     def attach(self, commands: SessionCommands) -> None:
-        """Learn the way to tell the session anything."""
+        """Keep where the commands of the session go."""
 
-    def told(self, name: str, *args: object) -> None:
-        """Note that the inside is about to be told something: a method's name and arguments."""
+    def note_input(self, name: str, *args: object) -> None:
+        """Note what the inside gets, before it gets it: a method's name and arguments."""
 
     async def prepare(self, prepare: Callable[[], Awaitable[None]]) -> None:
         """Let the model get ready."""
@@ -103,15 +103,15 @@ class Border(Protocol):
         ...
 
     def observer(self, observer: SessionObserver) -> SessionObserver:
-        """Return who the session reports to."""
+        """Return the observer that the session reports to."""
         ...
 
     def measure(self, measure: Measure) -> Measure:
-        """Return what measures the person's voice."""
+        """Return the function that measures the person's voice."""
         ...
 
     def voice(self, voice: ReplyVoice) -> ReplyVoice:
-        """Return what speaks for a model that answers in text."""
+        """Return the voice of a model that answers in text."""
         ...
 
     def wire[M](self, connect: Callable[[], Wire[M]]) -> Wire[M]:
@@ -138,7 +138,7 @@ class Borders(Protocol):
 
 
 BORDER: ContextVar[Border | None] = ContextVar("duologue border", default=None)
-"""The border of the session whose task this is."""
+"""The border of the session that the current task belongs to."""
 
 
 def bordered_wire[M](connect: Callable[[], Wire[M]]) -> Wire[M]:

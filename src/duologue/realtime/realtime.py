@@ -305,7 +305,7 @@ class Realtime(ABC):
             raise
         except asyncio.CancelledError:
             if border is not None:
-                border.told("leave")
+                border.note_input("leave")
             raise
         except BaseException as error:
             reason, clean = describe(error), False

@@ -44,7 +44,7 @@ class ReplayBorder:
         """When the newest record was, in seconds of the recording."""
         self.commands: SessionCommands | None = None
         self.began = asyncio.Event()
-        """Set when the session or part can be told anything."""
+        """Set when the session or part takes commands."""
         self.prepared = asyncio.Event()
         self.wires: dict[int, WireState] = {}
         self.voiced: dict[int, VoicedConnection] = {}
@@ -90,7 +90,7 @@ class ReplayBorder:
         return self.channel(f"wire {wire}", f"connection {wire + 1}", expected)
 
     def ask(self, name: str, *args: object) -> object:
-        """Compare a report or question; tell what was told within it, and return the result."""
+        """Compare a report or question; repeat the commands within it, and return the result."""
         channel = channel_of(name)
         expected = self.script.asks.get(channel, [])
         if name in QUERIES:
@@ -100,8 +100,8 @@ class ReplayBorder:
         record = self.channel(channel, where, expected).push(value, self.now())
         if record is None:
             return None
-        for told in record.inputs:
-            self.tell(told)
+        for command in record.inputs:
+            self.tell(command)
         return self.decode(record.result)
 
     def _answer(self, name: str, expected: Sequence[Record]) -> object:
@@ -109,8 +109,8 @@ class ReplayBorder:
         number = self._queries.get(name, 0)
         self._queries[name] = number + 1
         if number < len(expected):
-            for told in expected[number].inputs:
-                self.tell(told)
+            for command in expected[number].inputs:
+                self.tell(command)
         results = [one.result for one in expected[: number + 1]]
         if name == "history":  # written only where it had changed
             return self.decode(next((one for one in reversed(results) if one is not None), None))
@@ -137,7 +137,7 @@ class ReplayBorder:
         self.commands = commands
         self.began.set()
 
-    def told(self, name: str, *args: object) -> None:
+    def note_input(self, name: str, *args: object) -> None:
         pass
 
     async def prepare(self, prepare: Callable[[], Awaitable[None]]) -> None:
@@ -365,7 +365,7 @@ class VoicedConnection:
 
 
 class WireState:
-    """What the journal has told about one connection so far."""
+    """State of one connection at the present place of the journal."""
 
     def __init__(self) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()

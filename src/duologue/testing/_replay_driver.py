@@ -191,7 +191,7 @@ class Driver:
         match name:
             case "prepared":
                 self._border.prepared.set()
-            case "leave" if not self._has_left:  # It is told again at the end of closing.
+            case "leave" if not self._has_left:  # It is noted again at the end of closing.
                 self._has_left = True
                 self._task.cancel()
             case "leave":

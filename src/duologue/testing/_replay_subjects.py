@@ -39,7 +39,7 @@ class Subject:
         raise NotImplementedError
 
     def tell(self, name: str, args: Sequence[object]) -> None:
-        """Tell it what it was told."""
+        """Repeat a recorded command."""
         raise NotImplementedError
 
 

@@ -1,8 +1,8 @@
 """Run a recorded call again without its provider, and say where the messages differ.
 
 `replay` makes the model, or streaming part, from the options in the wire journal. Its border
-(`duologue.realtime.border.Border`) is played by the journal: the driver tells the session what it
-was told, at the same times of a virtual clock, and returns what it was returned. All that goes out
+(`duologue.realtime.border.Border`) is played by the journal: the driver repeats the recorded
+commands at the same times of a virtual clock, and returns the recorded results. All that goes out
 is compared with what went out then.
 
 What happened within one turn of the event loop then, happens within one turn now. Timers fire where

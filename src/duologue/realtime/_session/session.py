@@ -313,10 +313,10 @@ class Session:
         self._observer = border.observer(self._observer)
         self._clock.use(border.clock(self.host.clock))
         self._now = self._clock.now
-        self.connections.cancelled = lambda: border.told("leave")
+        self.connections.cancelled = lambda: border.note_input("leave")
         self.input_audio.wrap_measure(border.measure)
         for frame in self.input_audio.kept():
-            border.told("send_audio", frame)  # before the session began
+            border.note_input("send_audio", frame)  # before the session began
         if self._voice is not None:
             self._voice = border.voice(self._voice)
 
