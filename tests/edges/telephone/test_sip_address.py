@@ -8,6 +8,7 @@ from duologue.edges.telephone._sip_address import (
     host_of,
     parse_address,
     read_invite,
+    refer_target,
     target_address,
 )
 from duologue.errors import ConfigError
@@ -61,6 +62,30 @@ def test_a_request_is_read_with_the_address_that_it_came_from():
         "",
     ):
         assert read_invite(other) is None
+
+
+def test_a_transfer_has_one_target_or_none():
+    sales = "sip:sales@pbx.example.org"
+    for header in (
+        sales,
+        f"<{sales}>",
+        f"<{sales}?Replaces=a%40b%3Bto-tag%3D1>",
+        f"<{sales}?Replaces=a%40b&Require=replaces>;method=INVITE",
+        f"{sales};method=invite",
+    ):
+        assert refer_target(header) == sales
+    assert refer_target(f"<{sales};transport=tcp>") == f"{sales};transport=tcp"
+    for header in (
+        f"<{sales}>;method=BYE",
+        f"<{sales}>, <sip:premium@example.net>",
+        f'"{sales}" <sip:premium@example.net>',
+        f"{sales} <sip:premium@example.net>",
+        f"<{sales}>;x=<sip:premium@example.net>",
+        f"<{sales}?Route=%3Csip:premium@example.net%3E>",
+        "<tel:+15551234>",
+        "",
+    ):
+        assert refer_target(header) == ""
 
 
 def test_the_body_of_a_request_cannot_stand_for_its_head():

@@ -1,6 +1,7 @@
 """What either side does to a call over SIP: hold, transfer, vanish, and the end of a server."""
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
@@ -165,6 +166,31 @@ async def test_a_transfer_that_the_program_allows_is_followed():
         other.say(TONE)
         await until(lambda: loud_ms(other) > 100, 10)
         assert len(desk.agents) == 1
+        assert desk.sip.counters["calls"] == 1
+
+
+async def test_a_second_address_is_not_called_in_place_of_the_one_that_was_allowed():
+    asked = []
+
+    def follow(call, target):
+        asked.append(target)
+        return target == sales.address
+
+    async with (
+        SipPeer() as sales,
+        SipPeer() as premium,
+        serving([Reply("Good morning.")], follow_transfer=follow) as desk,
+        SipPeer() as peer,
+    ):
+        call = await peer.call(desk.address)
+        await until(lambda: desk.edges and desk.edges[0]._audio_runs.is_set())
+        for target in (sales.address, premium.address):
+            call.cseq += 1
+            call._send("REFER", call.cseq, headers=[f"Refer-To: <{target}>"])
+        time.sleep(0.1)  # so that the loop gets both at once
+        await until(lambda: asked)
+        await asyncio.sleep(0.3)
+        assert premium.incoming.empty()
         assert desk.sip.counters["calls"] == 1
 
 

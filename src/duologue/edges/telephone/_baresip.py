@@ -25,7 +25,7 @@ from duologue._bounded_dict import BoundedDict
 from duologue._numpy import np
 from duologue._optional import optional
 from duologue.audio import AudioFrame, Samples
-from duologue.edges.telephone._sip_address import InviteSeen, read_invite
+from duologue.edges.telephone._sip_address import InviteSeen, read_invite, refer_target
 from duologue.edges.telephone._sip_leg import (
     LegAnswered,
     LegDigit,
@@ -283,8 +283,12 @@ class BaresipLeg:
         work = self._call.attended_transfer(other._call)
         await _translate(work, "the calls were not connected")
 
-    async def accept_transfer(self) -> SipLeg:
+    async def accept_transfer(self, target: str) -> SipLeg:
         """Call the address of `TransferAsked`; this leg ends when it answers."""
+        # The stack calls the newest address that was asked for, which nobody may have allowed.
+        request = self._call.transfer_request
+        if request is None or refer_target(request.raw) != target:
+            raise LegError("the transfer can't be followed: another one was asked for meanwhile")
         try:
             return await _begin_leg(self._call._runtime, self._call.accept_transfer)
         except baresip.BaresipError as error:
@@ -370,8 +374,7 @@ class BaresipLeg:
             case Event.CALL_TRANSFER:
                 request = self._call.transfer_request
                 if request is not None:
-                    method_ok = request.method == "INVITE"
-                    self._emit(TransferAsked(request.target if method_ok else ""))
+                    self._emit(TransferAsked(refer_target(request.raw)))
             case _:
                 pass
 

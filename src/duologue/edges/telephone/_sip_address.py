@@ -16,6 +16,11 @@ _ADDRESS = re.compile(
     r"@(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]+\])(?::(?P<port>\d{1,5}))?"
     r"(?P<parameters>(?:;[A-Za-z0-9_.%=+-]+)*)"
 )
+_REFER_TO = re.compile(
+    r"(?:<(?P<quoted>[^<>?\s\",]+)(?:\?Replaces=[^<>&\s\",]+(?:&Require=replaces)?)?>|(?P<plain>[^<>?;\s\",]+))"
+    r"(?P<parameters>(?:;[^<>\s\",]+)?)",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"\+?[0-9*#]{1,32}")
 _INVITE = re.compile(
     r"RX \S+ (?P<source>\S+) -> \S+\r?\nINVITE (?:[^\r\n]+\r?\n)*?"
@@ -95,6 +100,22 @@ def header_address(header: str) -> str:
     """Return the address in a header such as ``"Ann" <sip:ann@example.org>;tag=1``."""
     match = re.search(r"<([^>]*)>", header)
     return header.partition(";")[0].strip() if match is None else match[1]
+
+
+def refer_target(header: str) -> str:
+    """Return the address to call that a ``Refer-To`` header names, without ``Replaces``.
+
+    Only a header that can be read in one way counts, because the stack reads it again when it
+    calls. For any other one, and for one that asks for something else than a call, return "".
+    """
+    match = _REFER_TO.fullmatch(header.strip())
+    if match is None:
+        return ""
+    target: str = match["quoted"] or match["plain"]
+    method = re.search(r"(?:^|;)method=([^;]*)", match["parameters"], re.IGNORECASE)
+    if method is not None and method[1].upper() != "INVITE":
+        return ""
+    return target if _ADDRESS.fullmatch(target) else ""
 
 
 @dataclass(frozen=True, slots=True)

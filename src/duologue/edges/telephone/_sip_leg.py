@@ -75,7 +75,10 @@ class LegHeld:
 
 @dataclass(frozen=True, slots=True)
 class TransferAsked:
-    """The other side asks us to call another address instead (REFER)."""
+    """The other side asks us to call another address instead (REFER).
+
+    ``target`` is empty if the request can't be followed.
+    """
 
     target: str
 
@@ -148,8 +151,11 @@ class SipLeg(Protocol):
     async def transfer_to(self, other: SipLeg) -> None:
         """Connect the other sides of two legs with each other; both legs end."""
 
-    async def accept_transfer(self) -> SipLeg:
-        """Call the address of `TransferAsked`; this leg ends when it answers."""
+    async def accept_transfer(self, target: str) -> SipLeg:
+        """Call the address of `TransferAsked`; this leg ends when it answers.
+
+        Refuse if the other side has asked for another address since.
+        """
         ...
 
     async def reject_transfer(self) -> None:

@@ -130,6 +130,8 @@ class SIPCall:
         self._restarts = 0
         self._epoch: int | None = None
         self._refused_transfers = 0
+        self._transfer_asked = False
+        """Whether a transfer that the other side asks for is being answered."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.caller_left = False
         """Whether the other side has ended the call."""
@@ -471,7 +473,8 @@ class SIPCall:
                 if current:
                     self._held_since = self._clock.now() if held else None
             case TransferAsked(target):
-                if current and self._next_leg is None:
+                if current and self._next_leg is None and not self._transfer_asked:
+                    self._transfer_asked = True
                     self._start(self._answer_transfer(leg, target))
             case LegReport():
                 pass  # `figures` are read where they are needed.
@@ -507,10 +510,12 @@ class SIPCall:
                 logger.warning("a transfer to %.80r was refused", target)
                 await leg.reject_transfer()
                 return
-            other = await leg.accept_transfer()
+            other = await leg.accept_transfer(target)
         except LegError as error:
             logger.warning("%s", error)
             return
+        finally:
+            self._transfer_asked = False
         self._next_leg = other
         other.on_event = self._handler_of(other)
 
