@@ -314,6 +314,38 @@ async def test_a_client_comes_back_on_a_new_connection():
         assert texts == ["One", "First.", "Two", "Second."]
 
 
+def restart_of(client, sdp="nonsense"):
+    return {"sdp": sdp, "type": "offer", "pc_id": client.pc_id, "restart_pc": True}
+
+
+async def test_a_new_connection_that_can_not_be_made_leaves_the_old_one(call):
+    client = call.client
+    for _ in range(2):
+        refused = await client.http.post("/api/offer", json=restart_of(client))
+        assert refused.status_code == 400
+    client.send("send-text", {"content": "Are you there?"})
+    await client.receive("bot-stopped-speaking")
+    await client.peer.close()
+    await until(lambda: call.server.calls.sessions == 0)
+
+
+async def test_an_offer_is_answered_although_the_call_ends_meanwhile(call, monkeypatch):
+    client, entered = call.client, asyncio.Event()
+
+    async def hang(peer, sdp):
+        entered.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Peer, "accept", hang)
+    offering = asyncio.ensure_future(client.http.post("/api/offer", json=restart_of(client)))
+    await entered.wait()
+    client.send("disconnect-bot", {})
+    async with asyncio.timeout(3):
+        refused = await offering
+    assert (refused.status_code, refused.json()) == (400, {"detail": "the call is over"})
+    await until(lambda: call.server.calls.sessions == 0)
+
+
 async def test_a_call_over_the_loopback_address_of_ipv6():
     config = ServerConfig(host="::1", port=0, max_tick_delay_ms=None)
     async with (

@@ -336,22 +336,45 @@ class Edge:
 
     async def _answer(self, offer: _Offer) -> None:
         old = self._peer
-        peer = old
+        failure = PeerError("the call is over")  # Unless this is cancelled, another one follows.
         try:
-            if peer is None or offer.restart or peer.state in ("failed", "closed"):
-                peer = self._peer = self._make_peer()
-            answer = await peer.accept(offer.sdp)
-        except PeerError as error:
+            answer = await self._accept(offer)
             if not offer.answer.done():
-                offer.answer.set_exception(error)
+                offer.answer.set_result(answer)
+        except PeerError as error:
+            failure = error
             if old is None:
                 self._end(str(error))
-            return
         finally:
-            if old is not None and peer is not old:
+            if not offer.answer.done():
+                offer.answer.set_exception(failure)
+
+    async def _accept(self, offer: _Offer) -> str:
+        """Return the answer to an offer, which may need a new connection.
+
+        Raises:
+            PeerError: The offer can't be used; a connection that was there stays.
+        """
+        old = self._peer
+        if old is not None and not offer.restart and old.state not in ("failed", "closed"):
+            return await old.accept(offer.sdp)
+        peer = self._peer = self._make_peer()
+        try:
+            answer = await peer.accept(offer.sdp)
+        except PeerError:
+            if old is not None:
+                self._peer = old
+                if old.state in ("failed", "closed") and self._timer is None:
+                    self._end_after(RETURN_S, old.reason or "the connection was lost")
+                await peer.close()
+            raise
+        except BaseException:
+            if old is not None:
                 await old.close()
-        if not offer.answer.done():
-            offer.answer.set_result(answer)
+            raise
+        if old is not None:
+            await old.close()
+        return answer
 
     def _make_peer(self) -> Peer:
         agent = self._agent
@@ -422,7 +445,7 @@ class Edge:
 
     def _handle(self, text: str) -> None:
         agent = self._agent
-        if agent is None:
+        if agent is None or self._over.is_set():
             return
         message = read_message(text)
         match message:
