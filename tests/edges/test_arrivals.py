@@ -94,3 +94,24 @@ def test_the_backlog_is_bounded():
         pacer.push(frame)
     assert round(pacer.dropped_s, 3) == 600 * 0.02 - MAX_BACKLOG_S
     assert int(pacer.take(0.0)[0].samples[0]) == 100
+
+
+def test_many_tiny_frames_do_not_keep_the_agent_busy():
+    pacer, passed = Pacer(), 0
+    for tick in range(100):
+        for _ in range(1000):
+            pacer.push(AudioFrame(np.zeros(1, np.int16), 16000))
+        passed += len(pacer.take(tick / 100))
+    assert passed < 850
+    waiting = 0
+    while (due := pacer.next_at) is not None:
+        waiting += len(pacer.take(due))
+    assert waiting <= 2000
+
+
+def test_frames_of_any_usual_length_pass_as_they_come():
+    for samples in (40, 128, 160, 320, 3200):
+        pacer = Pacer()
+        for number in range(100):
+            pacer.push(AudioFrame(np.zeros(samples, np.int16), 16000))
+            assert len(pacer.take(number * samples / 16000)) == 1

@@ -228,6 +228,17 @@ async def test_a_client_that_breaks_the_protocol_is_told_and_disconnected(messag
 
 
 @virtual_time
+async def test_a_client_that_sends_too_many_pieces_of_audio_is_disconnected():
+    shop = Shop()
+    async with client_of(shop.app, ticks=False) as client:
+        await until(lambda: "ready" in client.messages)
+        for _ in range(10_100):
+            await client.line.send(bytes(2))
+        await asyncio.wait_for(client.ended.wait(), 5)
+        assert client.events[-1]["code"] == "fast"
+
+
+@virtual_time
 async def test_a_client_that_sends_too_much_is_disconnected():
     shop = Shop()
     async with client_of(shop.app, ticks=False) as client:

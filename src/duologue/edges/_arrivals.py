@@ -15,6 +15,8 @@ MAX_BACKLOG_S = 10.0
 
 _SPEED = 4.0
 """How much faster than speech a backlog is passed on, so that no delay stays."""
+MIN_COST_S = 0.005
+"""What a frame counts at least, in seconds, because each costs time however short it is."""
 _BURST_S = 0.03
 """Seconds of passing-on time that may be used at once: six frames of 20 ms at this speed."""
 
@@ -69,7 +71,10 @@ class Arrivals:
 
 
 class Pacer:
-    """Passes on audio as it comes, and a burst after a stall at four times the speed of speech."""
+    """Passes on audio as it comes, and a burst after a stall at four times the speed of speech.
+
+    That is 800 frames a second at most, of which 2000 wait.
+    """
 
     def __init__(self) -> None:
         self._waiting: deque[AudioFrame] = deque()
@@ -81,7 +86,7 @@ class Pacer:
     def push(self, frame: AudioFrame) -> None:
         """Add audio; drop the oldest if more than `MAX_BACKLOG_S` wait."""
         self._waiting.append(frame)
-        self._waiting_s += frame.duration
+        self._waiting_s += _cost(frame)
         while self._waiting_s > MAX_BACKLOG_S and len(self._waiting) > 1:
             self.dropped_s += self._pop().duration
 
@@ -90,7 +95,7 @@ class Pacer:
         out = []
         while self._waiting and self._free_at - _BURST_S <= now:
             frame = self._pop()
-            self._free_at = max(self._free_at, now) + frame.duration / _SPEED
+            self._free_at = max(self._free_at, now) + _cost(frame) / _SPEED
             out.append(frame)
         return out
 
@@ -101,5 +106,9 @@ class Pacer:
 
     def _pop(self) -> AudioFrame:
         frame = self._waiting.popleft()
-        self._waiting_s -= frame.duration
+        self._waiting_s -= _cost(frame)
         return frame
+
+
+def _cost(frame: AudioFrame) -> float:
+    return max(MIN_COST_S, frame.duration)

@@ -26,6 +26,9 @@ MAX_PARAMETERS = 32
 MESSAGES_PER_S = 60.0
 """Most JSON messages a second; those of one second may arrive at once."""
 
+AUDIO_MESSAGES_PER_S = 1000.0
+"""Most messages of audio a second; those of ten seconds may arrive at once, after a stall."""
+
 type Codec = Literal["pcm", "opus"]
 
 
@@ -187,17 +190,26 @@ class PlayedReports:
 
 
 class MessageBudget:
-    """Limits the JSON messages of a client to `MESSAGES_PER_S`."""
+    """Limits the messages of a client.
 
-    __slots__ = ("_at", "_left")
+    Args:
+        now: Time in seconds.
+        rate: Most messages a second.
+        burst: Most messages at once.
+    """
 
-    def __init__(self, now: float) -> None:
+    __slots__ = ("_at", "_burst", "_left", "_rate")
+
+    def __init__(
+        self, now: float, *, rate: float = MESSAGES_PER_S, burst: float = MESSAGES_PER_S
+    ) -> None:
         self._at = now
-        self._left = MESSAGES_PER_S
+        self._rate = rate
+        self._burst = self._left = burst
 
     def spend(self, now: float) -> bool:
         """Count a message at ``now``, in seconds; return False if it is one too many."""
-        self._left = min(MESSAGES_PER_S, self._left + (now - self._at) * MESSAGES_PER_S)
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
         if self._left < 1.0:
             return False

@@ -34,6 +34,7 @@ from duologue.edges._agent_calls import (
 )
 from duologue.edges._socket_stream import MAX_WAITING, Outbox, PacedInput, run_until
 from duologue.edges._websocket_messages import (
+    AUDIO_MESSAGES_PER_S,
     MAX_AUDIO_MS,
     PROTOCOL,
     Bye,
@@ -102,6 +103,9 @@ class Edge:
         self._over = asyncio.Event()
         self._failure: ProtocolError | None = None
         self._budget = MessageBudget(self._clock.now())
+        self._audio_budget = MessageBudget(
+            self._clock.now(), rate=AUDIO_MESSAGES_PER_S, burst=10 * AUDIO_MESSAGES_PER_S
+        )
         self._started = False
         self._dropped_events = 0
 
@@ -208,6 +212,8 @@ class Edge:
 
     def _receive(self, message: str | bytes) -> None:
         if isinstance(message, bytes):
+            if not self._audio_budget.spend(self._clock.now()):
+                raise ProtocolError("fast", "too many messages of audio")
             self._input.push(AudioFrame(self._samples(message), self._hello.rate))
         else:
             self._handle(message)
