@@ -110,6 +110,9 @@ async def test_a_taken_port_and_a_second_stack_are_reported():
         ({"codecs": ["mp3"]}, "codecs must be"),
         ({"allow": ["my trunk"]}, "allow must have"),
         ({"jitter_ms": (200, 40)}, "jitter_ms must be"),
+        ({"password": 'open "sesame"'}, "account of SIP can't work: password contains '\"'"),
+        ({"auth_user": "bot;x=1"}, "account of SIP can't work: auth_user contains ';'"),
+        ({"proxy": "sbc example.org"}, "account of SIP can't work: registrar contains ' '"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, message):

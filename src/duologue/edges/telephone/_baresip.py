@@ -39,6 +39,7 @@ from duologue.edges.telephone._sip_leg import (
     SipLeg,
     TransferAsked,
 )
+from duologue.errors import ConfigError
 
 with optional("sip"):
     import baresip
@@ -464,6 +465,14 @@ def _config(options: StackOptions) -> baresip.Config:
         sip_trace=options.trace,
         extra_config_text="\n".join(lines),
     )
+
+
+def check_account(options: StackOptions) -> None:
+    """Raise `ConfigError` if the stack could not read the account; never show the password."""
+    try:
+        _account(options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"this account of SIP can't work: {error}") from None
 
 
 def _account(options: StackOptions) -> baresip.Account:

@@ -27,6 +27,7 @@ from duologue.edges.telephone._baresip import (
     Codec,
     Srtp,
     StackOptions,
+    check_account,
 )
 from duologue.edges.telephone._sip_address import (
     SIP_PORT,
@@ -172,6 +173,7 @@ class SIP:
             cafile=cafile,
             account_parameters=tuple(account_parameters),
         )
+        check_account(self._options)
         self._service: _Service | None = None
 
     def __repr__(self) -> str:
