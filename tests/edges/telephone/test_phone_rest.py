@@ -10,7 +10,8 @@ from starlette.applications import Starlette
 
 from duologue import Agent, AudioFrame
 from duologue.edges import telephone
-from duologue.edges.telephone._rest import RestRequest
+from duologue.edges.telephone import telnyx
+from duologue.edges.telephone._rest import RestRequest, send
 from duologue.errors import ConfigError, UnsupportedError
 from duologue.testing import (
     CallRejectedError,
@@ -146,6 +147,22 @@ async def test_an_agent_that_leaves_after_a_transfer_does_not_end_the_call(priva
         await office.agents[0].close()
         await until(lambda: service.calls[0].ended.is_set())
         assert orders(office) == [("dial", "15550001111")]
+
+
+async def test_a_caller_who_was_transferred_stays_although_the_stream_is_not_stopped(monkeypatch):
+    async def fail_to_stop(request, *, gone=()):
+        if request.url.endswith("streaming_stop"):
+            raise telephone.TelephoneError("api.telnyx.com could not be reached")
+        return await send(request, gone=gone)
+
+    monkeypatch.setattr(telnyx, "send", fail_to_stop)
+    async with TelnyxSimulator(URL, key=KEY) as service:
+        office = Office(service, None)
+        edge = await begin(office)
+        await edge.transfer("+15550009999")
+        await office.agents[0].close()
+        await until(lambda: not office.agents[0]._live)
+        assert [what for what, _ in orders(office)] == ["dial", "transfer"]
 
 
 async def test_an_answer_that_is_known_before_the_socket_is_not_lost(private_key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -12,7 +13,7 @@ from duologue.edges.telephone._rest import RestRequest, check_number, read_key, 
 from duologue.edges.telephone._signatures import check_telnyx
 from duologue.edges.telephone._stream import CarrierCodec, StreamStarted, parse_object, text
 from duologue.edges.telephone._telnyx_codec import TelnyxCodec
-from duologue.edges.telephone.calls import PhoneCall, PhoneControl
+from duologue.edges.telephone.calls import PhoneCall, PhoneControl, TelephoneError
 from duologue.edges.telephone.carrier import (
     AnswerDetected,
     Carrier,
@@ -21,6 +22,8 @@ from duologue.edges.telephone.carrier import (
 )
 from duologue.errors import ConfigError, UnsupportedError
 from duologue.json_types import JsonObject
+
+logger = logging.getLogger(__name__)
 
 type TelnyxCodecName = Literal["PCMU", "PCMA", "L16"]
 
@@ -202,7 +205,11 @@ class _TelnyxControl:
         body: JsonObject = {"to": check_number("to", to)}
         await send(self._account.action(self._call_id, "transfer", body))
         # The call goes on, and its stream would, too.
-        await send(self._account.action(self._call_id, "streaming_stop", {}), gone=(404, 422))
+        try:
+            await send(self._account.action(self._call_id, "streaming_stop", {}), gone=(404, 422))
+        except TelephoneError as error:
+            # An error here would say that the caller was not transferred, and end the call.
+            logger.warning("a stream was not stopped after a transfer: %s", error)
 
     async def send_digits(self, digits: str) -> None:
         await send(self._account.action(self._call_id, "send_dtmf", {"digits": digits}))
