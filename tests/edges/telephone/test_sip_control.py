@@ -1,7 +1,9 @@
 """What either side does to a call over SIP: hold, transfer, vanish, and the end of a server."""
 
 import asyncio
+import gc
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from sip_desk import TONE, serving, until
 from sip_peer import SipPeer
 
 pytest.importorskip("baresip", reason="the extra sip is not installed")
+
+from duologue.edges.telephone._baresip import _begin_leg
 
 
 def loud_ms(call):
@@ -192,6 +196,45 @@ async def test_a_second_address_is_not_called_in_place_of_the_one_that_was_allow
         await asyncio.sleep(0.3)
         assert premium.incoming.empty()
         assert desk.sip.counters["calls"] == 1
+
+
+async def test_a_call_that_is_given_up_while_it_rings_leaves_no_error():
+    unhandled = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, found: unhandled.append(found))
+    async with serving() as desk, SipPeer(answer=180) as peer:
+        dialling = asyncio.create_task(desk.sip.dial(peer.address))
+        await peer.incoming.get()
+        dialling.cancel()
+        await asyncio.wait({dialling})
+        await until(lambda: not desk.sip._service._running)
+        del dialling
+        gc.collect()
+    assert unhandled == []
+
+
+async def test_a_call_that_is_given_up_while_it_begins_is_ended():
+    begun = asyncio.Event()
+
+    class Call:
+        ended = False
+
+        async def hangup(self):
+            self.ended = True
+
+    async def begin():
+        await begun.wait()
+        return call
+
+    call = Call()
+    runtime = SimpleNamespace(subscribe=lambda _: None, unsubscribe=lambda _: None)
+    beginning = asyncio.create_task(_begin_leg(runtime, begin))
+    await asyncio.sleep(0)
+    beginning.cancel()
+    await asyncio.sleep(0)
+    begun.set()
+    await asyncio.wait({beginning})
+    assert beginning.cancelled()
+    assert call.ended
 
 
 async def test_a_side_that_vanishes_ends_the_call():

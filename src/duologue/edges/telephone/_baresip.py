@@ -512,12 +512,18 @@ async def _begin_leg(
     """Begin a call, and give it the events that came before the package knew of it.
 
     The package listens for a call's events only once its own command has returned, and a fast
-    answer is there before that.
+    answer is there before that. A call that has begun when this is cancelled is ended, because
+    nobody else knows of it.
     """
     early: list[StackEvent] = []
     runtime.subscribe(early.append)
+    beginning = asyncio.ensure_future(begin())
     try:
-        call = await begin()
+        call = await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        with suppress(baresip.BaresipError, ValueError):
+            await (await beginning).hangup()
+        raise
     finally:
         runtime.unsubscribe(early.append)
     leg = BaresipLeg(call)

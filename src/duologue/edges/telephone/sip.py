@@ -384,6 +384,7 @@ class _Service:
         try:
             return await asyncio.shield(answered)
         except asyncio.CancelledError:
+            answered.cancel()
             task.cancel()
             raise
 
