@@ -130,7 +130,7 @@ async def test_a_wrong_message_ends_the_call_with_a_reason(message):
         assert client.close_code == 1008
 
 
-async def test_text_that_is_none_closes_the_socket():
+async def test_text_that_is_not_utf_8_closes_the_socket():
     desk = Desk()
     async with client_of(desk) as client:
         await until(lambda: desk.agents and desk.agents[0]._live)

@@ -27,7 +27,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SIPOptions:
-    """What was said of SIP; ``address`` is None for a server without it."""
+    """Options of calls over SIP; ``address`` is None for a server without them."""
 
     address: str | None = None
     listen: str = "127.0.0.1:5060"

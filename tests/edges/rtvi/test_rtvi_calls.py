@@ -497,7 +497,7 @@ async def test_pages_of_other_sites_call_only_where_they_are_allowed():
         assert response.headers["access-control-allow-origin"] == site
 
 
-async def test_a_full_server_and_a_refusal_are_told():
+async def test_a_full_server_and_a_refusal_are_reported():
     config = ServerConfig(port=0, max_tick_delay_ms=None, max_sessions=1)
     reasons = iter([CallRefusedError("Please sign in first."), ValueError("secret")])
 
@@ -520,7 +520,7 @@ async def test_a_full_server_and_a_refusal_are_told():
         await client.peer.close()
 
 
-async def test_ice_servers_come_from_a_function_whose_error_is_told(caplog):
+async def test_an_error_of_the_ice_servers_function_is_reported(caplog):
     servers = [IceServer("turn:turn.example.org", "ada", "secret")]
 
     def ice_servers(request):
@@ -542,7 +542,7 @@ async def test_ice_servers_come_from_a_function_whose_error_is_told(caplog):
                 assert "secret" not in failed.text
 
 
-async def test_the_end_of_the_server_is_told(call):
+async def test_the_end_of_the_server_is_reported(call):
     client = call.client
     drained = asyncio.ensure_future(call.server.app.drain(0.2, warn_s=0.1))
     assert (await client.receive("server-message"))["type"] == "ending"

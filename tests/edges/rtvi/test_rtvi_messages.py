@@ -160,7 +160,7 @@ def test_no_message_of_a_stranger_is_anything_but_a_message_or_an_error(kind, da
         read_message(json.dumps({"label": "rtvi-ai", "type": kind, "id": name, "data": data}))
 
 
-def test_a_client_of_version_1_is_told_that_version():
+def test_a_client_of_version_1_gets_that_version():
     answer = bot_ready(ClientReady("r", 2), {"library": "x"})
     assert answer == {
         "label": "rtvi-ai",

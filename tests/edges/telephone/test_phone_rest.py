@@ -236,7 +236,7 @@ async def test_telnyx_answers_and_rejects_by_rest(private_key):
 
 
 @pytest.mark.parametrize("to", ["", "tel", "+1 555", "+1<x>", 5, "+" * 30])
-async def test_a_number_that_is_none_is_refused(to):
+async def test_a_number_that_can_not_be_called_is_refused(to):
     carrier = telephone.Twilio(URL, auth_token=KEY)
     with pytest.raises(ConfigError, match="to must be a number"):
         await telephone.dial(carrier, to, from_="+1555")

@@ -263,7 +263,7 @@ class _Endpoint:
 
 
 async def _answer_to(edge: Edge, offer: _Body) -> ApiReply:
-    """Return what the HTTP response to an offer is."""
+    """Return the HTTP response to an offer."""
     try:
         sdp = await edge.accept_offer(offer.sdp, restart=offer.restart)
     except PeerError as error:

@@ -33,7 +33,7 @@ VERSION: Final = "2.1.0"
 """The version of RTVI that is spoken here."""
 
 LEGACY_VERSION: Final = "1.4.0"
-"""The version that is told to a client of version 1."""
+"""The version that `bot_ready` names to a client of version 1."""
 
 MAX_TEXT_CHARS = 4000
 """Longest text of a person, in characters."""
@@ -65,7 +65,7 @@ class ClientReady:
 
 @dataclass(frozen=True, slots=True)
 class SendText:
-    """The person wrote something, to which the agent shall reply."""
+    """The person wrote something, to which the agent replies."""
 
     id: str
     text: str
@@ -447,7 +447,7 @@ def _transcript(text: str, event: Mapping[str, Json], *, final: bool) -> list[Js
 
 
 def _arguments(text: Json) -> Json:
-    """Return the arguments of a tool as an object, as RTVI wants them; {} if they are none."""
+    """Return the arguments of a tool as an object, as RTVI wants them; {} if they are not one."""
     try:
         arguments: Json = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):

@@ -32,9 +32,9 @@ from duologue.edges.telephone._sip_leg import (
     LegEnded,
     LegError,
     LegEvent,
+    LegFigures,
     LegHeld,
     LegReport,
-    LineFigures,
     SendState,
     SipLeg,
     TransferAsked,
@@ -217,7 +217,7 @@ class BaresipLeg:
         self._handler: Callable[[LegEvent], None] | None = None
         self._earlier: list[LegEvent] = []
         self._ended = False
-        self._figures = LineFigures()
+        self._figures = LegFigures()
         self._send_rate = 0
         self._channels = 1
         self._read_format: tuple[int, int] | None = None
@@ -350,7 +350,7 @@ class BaresipLeg:
         samples = np.frombuffer(data, np.int16)
         return AudioFrame(samples[::channels].copy() if channels > 1 else samples, rate)
 
-    def figures(self) -> LineFigures:
+    def figures(self) -> LegFigures:
         """Return the newest figures."""
         return self._figures
 
@@ -380,7 +380,7 @@ class BaresipLeg:
                 pass
 
     def _on_report(self, stats: baresip.CallStats) -> None:
-        self._figures = LineFigures(
+        self._figures = LegFigures(
             rtt_ms=stats.rtt_ms,
             jitter_ms=stats.rx_jitter_ms,
             lost_packets=max(0, stats.rx_lost),

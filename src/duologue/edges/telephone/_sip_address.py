@@ -153,7 +153,7 @@ class Sources:
         self._networks = [_network(each) for each in networks]
 
     def allow(self, host: str) -> bool:
-        """Return whether an address is one of them; False for what is no address."""
+        """Return whether ``host`` is one of them; False if it is not an address."""
         try:
             address = ipaddress.ip_address(host)
         except ValueError:

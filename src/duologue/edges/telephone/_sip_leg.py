@@ -24,7 +24,7 @@ class LegError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LineFigures:
+class LegFigures:
     """What the reports of RTCP and the jitter buffer say of a leg.
 
     Attributes:
@@ -87,7 +87,7 @@ class TransferAsked:
 class LegReport:
     """New figures of RTCP."""
 
-    figures: LineFigures
+    figures: LegFigures
 
 
 type LegEvent = LegAnswered | LegEnded | LegDigit | LegHeld | TransferAsked | LegReport
@@ -180,7 +180,7 @@ class SipLeg(Protocol):
         """Return the audio that has arrived since; None without any."""
         ...
 
-    def figures(self) -> LineFigures:
+    def figures(self) -> LegFigures:
         """Return the newest figures."""
         ...
 

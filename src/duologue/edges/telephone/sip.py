@@ -88,13 +88,14 @@ class SIP:
         codecs: Codecs in the order of preference: ``opus``, ``g722``, ``pcmu``, ``pcma``.
         srtp: Whether audio is encrypted: ``optional`` if the other side can, ``required``, or
             ``dtls`` (keys by DTLS).
-        jitter_ms: Delay at which the jitter buffer starts, and its most, in ms. It adapts itself;
-            None switches it off.
-        digits: How keys are sent: in the audio stream (``rtp``), or by ``info``; ``auto`` sees.
+        jitter_ms: First and longest delay of the jitter buffer, in ms. It adapts itself; None
+            switches it off.
+        digits: How keys are sent: in the audio stream (``rtp``), or by ``info``; ``auto`` takes
+            ``info`` if the other side offers no keys in the audio stream.
         udp_ports: First and last UDP port of audio; any by default.
         vanished_s: Seconds without a packet after which a call has ended; 0 never ends it.
         follow_transfer: Gets the call and the address when the other side asks us to call another
-            one. Without it, every such request is refused.
+            one, and returns whether to call it. Without it, every such request is refused.
         headers: Names of headers of a call's request that become `PhoneCall.parameters`.
         certfile: Certificate with its key, for TLS.
         cafile: Certificates to trust, for TLS.
@@ -521,7 +522,7 @@ class _AdmittedSIPCall:
             self._limit.reschedule(0.0)
 
     async def warn(self, seconds: float) -> None:
-        """Do nothing: a telephone can't be told."""
+        """Do nothing: SIP has no message for that."""
 
     async def run(self, work: Callable[[], Awaitable[object]]) -> None:
         """Run the call until it has ended, or `end`."""

@@ -36,9 +36,9 @@ from duologue.edges.telephone._sip_leg import (
     LegEnded,
     LegError,
     LegEvent,
+    LegFigures,
     LegHeld,
     LegReport,
-    LineFigures,
     SipLeg,
     TransferAsked,
     wait_until_answered,
@@ -59,11 +59,11 @@ ANSWER_S = 10.0
 RING_S = 30.0
 """Default time that the target of a transfer rings, in seconds."""
 MAX_HOLD_S = 900.0
-"""Seconds after which a call that the other side holds is ended, because nothing shows it lives."""
+"""Seconds after which a call that the other side holds is ended; it may have vanished meanwhile."""
 HANG_UP_S = 0.3
 """Seconds that ending the call may take, because an edge must hang up in half a second."""
 _REPORT_S = 0.2
-"""Seconds that the report of a transfer has before the call that it was asked on ends."""
+"""Seconds from the report of a transfer to the end of the leg on which it was asked for."""
 _PAUSE_S = 0.5
 """Seconds that a ``w`` between digits waits."""
 
@@ -167,7 +167,7 @@ class SIPCall:
         return self._on_hold or self._held_since is not None
 
     @property
-    def figures(self) -> LineFigures:
+    def figures(self) -> LegFigures:
         """What RTCP and the jitter buffer say."""
         return self._leg.figures()
 
@@ -272,8 +272,8 @@ class SIPCall:
 
         Args:
             to: Number or address.
-            consult: Talks to whoever has answered, such as by an agent of its own that joins the
-                edge it gets, and returns whether to connect; None connects at once.
+            consult: Talks to the person who answers, such as by an agent of its own that joins
+                the edge it gets, and returns whether to connect; None connects at once.
             ring_s: Seconds to let it ring.
 
         Returns:
@@ -520,7 +520,7 @@ class SIPCall:
         other.on_event = self._handler_of(other)
 
     async def _leave(self, leg: SipLeg) -> None:
-        """End the leg in whose place another one is, once its other side has been told of that."""
+        """End a leg that another one has replaced, after the report of that to its other side."""
         await self._clock.sleep(_REPORT_S)
         with suppress(LegError):
             await leg.hang_up()
