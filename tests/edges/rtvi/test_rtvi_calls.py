@@ -329,6 +329,14 @@ async def test_a_new_connection_that_can_not_be_made_leaves_the_old_one(call):
     await until(lambda: call.server.calls.sessions == 0)
 
 
+async def test_a_client_that_makes_too_many_connections_is_refused(call):
+    client = call.client
+    for _ in range(15):
+        refused = await client.http.post("/api/offer", json=restart_of(client))
+    assert (refused.status_code, "too many offers" in refused.text) == (400, True)
+    assert call.server.calls.sessions == 1
+
+
 async def test_an_offer_is_answered_although_the_call_ends_meanwhile(call, monkeypatch):
     client, entered = call.client, asyncio.Event()
 

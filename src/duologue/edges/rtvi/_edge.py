@@ -66,6 +66,12 @@ MAX_REQUESTS = 16
 MAX_SIGNALS = 32
 """Most offers and lists of candidates that may wait for a call."""
 
+OFFERS_PER_S = 0.5
+"""Most offers of one call a second, because each makes a connection."""
+
+MAX_OFFERS = 10
+"""Most offers at once, after a while without one."""
+
 _GOODBYE_S = 0.1
 """Seconds that the last messages to a client may take."""
 
@@ -130,6 +136,7 @@ class Edge:
         self._timer: Timer | None = None
         self._muted = False
         self._budget = MessageBudget(self._clock.now())
+        self._offers = MessageBudget(self._clock.now(), rate=OFFERS_PER_S, burst=MAX_OFFERS)
         self._translator = EventTranslator()
         self._handlers: dict[str, MessageHandler] = {}
         self._failures = FailureReports(self._clock.now)
@@ -290,8 +297,10 @@ class Edge:
             The answer.
 
         Raises:
-            PeerError: The offer can't be used, or the call is over.
+            PeerError: The offer can't be used, too many came, or the call is over.
         """
+        if not self._offers.spend(self._clock.now()):
+            raise PeerError("too many offers in one call: try again in a few seconds")
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._put(_Offer(sdp, restart, answer))
         return await answer
