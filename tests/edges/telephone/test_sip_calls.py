@@ -122,5 +122,5 @@ def test_options_that_cannot_work_are_refused(options, message):
 
 def test_the_password_is_never_shown(monkeypatch):
     monkeypatch.setenv("DUOLOGUE_SIP_PASSWORD", "open sesame")
-    sip = telephone.SIP("sip:bot@127.0.0.1")
+    sip = telephone.SIP("sip:bot@127.0.0.1", account_parameters=["stunpass=sesame"])
     assert "sesame" not in repr(sip) + repr(sip._options)

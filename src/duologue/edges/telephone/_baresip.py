@@ -104,7 +104,7 @@ class StackOptions:
     trace: bool = True
     certfile: str | None = None
     cafile: str | None = None
-    account_parameters: Sequence[str] = ()
+    account_parameters: Sequence[str] = field(default=(), repr=False)  # such as stunpass
 
 
 class BaresipStack:
