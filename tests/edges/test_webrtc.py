@@ -378,6 +378,25 @@ async def test_a_connection_that_comes_back_by_itself_goes_on() -> None:
         await send_while(caller, lambda: len(echo.received_frames) == received)
 
 
+async def test_a_page_that_is_loaded_again_before_it_is_connected_begins_the_call() -> None:
+    ours, theirs = memory_signalling()
+
+    class LoadedAgain:
+        receive = staticmethod(ours.receive)
+
+        async def send(self, message: Mapping[str, Json]) -> None:
+            await ours.send({**message, "restart": True})
+
+    async with answering(theirs, keep_s=5) as echo:
+        config = PeerConfig(send_rate=24000, receive_rate=24000, loopback=True)
+        gone = Peer(config, on_audio=lambda frame: None, on_state=lambda state, reason: None)
+        await ours.send({"type": "offer", "sdp": await gone.offer()})
+        await ours.receive()
+        await gone.close()
+        async with Caller(LoadedAgain(), on_audio=lambda frame: None) as caller:
+            await send_while(caller, lambda: not echo.reports)
+
+
 async def test_a_call_whose_page_does_not_come_back_ends() -> None:
     ours, theirs = memory_signalling()
     edge = CallEdge(theirs, loopback=True, keep_s=0.4)

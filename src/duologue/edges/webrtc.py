@@ -1,6 +1,6 @@
 """Connect a person at a browser over WebRTC; any channel of messages can carry the signalling.
 
-A call outlives its network if it is told to (``keep_s``). WebRTC can restart ICE within one
+A call outlives its network if it is kept (``keep_s``). WebRTC can restart ICE within one
 connection; aiortc can't, and a page that was loaded again has no connection any more. So the page
 makes an offer of a new connection (``restart``), and the call moves to it:
 
@@ -9,7 +9,7 @@ makes an offer of a new connection (``restart``), and the call moves to it:
     agent   plays on path 1     |  paused, speaks and hears nothing  | goes on, on path 2
 
 While no audio of the person arrives, the agent's audio is held back, and what went out and was not
-reported as played is taken back, so that nothing is claimed as heard that went into a dead line,
+reported as played is taken back, so that nothing that went into a dead connection counts as heard,
 and nothing is lost. The path before stays until the next one is connected.
 """
 
@@ -533,6 +533,7 @@ class CallEdge:
             if state == "connected":
                 self._connected(path)
                 self._move_to(path)
+                self._begin()
             elif state in ("failed", "closed"):
                 self._drop_next_path()
             return
@@ -541,9 +542,7 @@ class CallEdge:
         match state:
             case "connected":
                 self._connected(path)
-                ready, self._on_ready = self._on_ready, None
-                if ready is not None:
-                    ready()
+                self._begin()
             case "failed" | "closed" if self._keep_s and path.connected_at is not None:
                 self._suspend()
             case "failed":
@@ -552,6 +551,12 @@ class CallEdge:
                 self._end()
             case _:
                 pass
+
+    def _begin(self) -> None:
+        """Let the agent begin, once: the person is connected."""
+        ready, self._on_ready = self._on_ready, None
+        if ready is not None:
+            ready()
 
     def _connected(self, path: _MediaPath) -> None:
         if path.connected_at is None:
