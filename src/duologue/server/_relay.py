@@ -146,15 +146,18 @@ async def relay(page: CallSocket, hello: Hello, channel: socket.socket) -> Refus
     reader, writer = await asyncio.open_unix_connection(sock=channel, limit=4 * 1024 * 1024)
 
     def write(line: JsonObject) -> None:
-        if writer.transport.get_write_buffer_size() > _MAX_UNREAD:
-            raise RefusedError(TOO_FAST)
         if not writer.is_closing():
             writer.write(json.dumps(line).encode() + b"\n")
+
+    def deliver(message: Mapping[str, Json]) -> None:
+        if writer.transport.get_write_buffer_size() > _MAX_UNREAD:
+            raise RefusedError(TOO_FAST)
+        write({"message": dict(message)})
 
     async def read_page() -> Refusal | None:
         code, refusal = _POLICY, None
         try:
-            code = await page.read(lambda message: write({"message": dict(message)}))
+            code = await page.read(deliver)
         except RefusedError as error:
             refusal = error.refusal
         # This process may end, which is no reason for a call of another one to end.
@@ -177,7 +180,7 @@ async def relay(page: CallSocket, hello: Hello, channel: socket.socket) -> Refus
                         pass
         except (OSError, ValueError):
             pass
-        # The other worker has died: the page tries again, and hears that the call is gone.
+        # The other worker has died: the page tries again, and learns that the call is gone.
         return Refusal("lost", 1011, "The call was lost.")
 
     try:
