@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import traceback
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -386,6 +387,14 @@ async def test_redis_that_cannot_be_reached_is_one_error_without_the_password():
             await stores.check()
         assert "hunter2" not in str(caught.value)
         assert "hunter2" not in repr(stores)
+
+
+def test_wrong_address_of_redis_is_an_error_without_the_password():
+    pytest.importorskip("redis", reason="the extra redis is not installed")
+    password = "hunter" + "2"  # in two parts, because a traceback shows this text
+    with pytest.raises(ConfigError) as caught:
+        open_stores(f"redis://:{password}#1@127.0.0.1/0")
+    assert password not in "".join(traceback.format_exception(caught.value))
 
 
 async def test_redis_that_does_not_answer_fails_within_the_bound(monkeypatch, unused_tcp_port):

@@ -169,11 +169,12 @@ class RedisStores:
                 timeout=None,  # `run` limits all waiting
                 decode_responses=True,
             )
-        except ValueError as error:
+        except ValueError:
+            # The cause may repeat a part of the address, such as the password.
             raise ConfigError(
                 "the address of a store must be redis://HOST:PORT/DATABASE, rediss://... or "
                 "unix://SOCKET"
-            ) from error
+            ) from None
         return Redis.from_pool(pool)
 
     def _keys(self, conversation_id: str) -> tuple[str, str]:
