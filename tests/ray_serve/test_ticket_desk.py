@@ -1,10 +1,11 @@
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("ray.serve", reason="needs duologue[ray]")
 
-from duologue.ray._tickets import MAX_SESSIONS, DeskActor, TicketDesk
+from duologue.ray._tickets import MAX_SESSIONS, DeskActor, RayTickets, TicketDesk
 
 
 class Clock:
@@ -83,3 +84,45 @@ async def test_a_replica_that_takes_up_its_own_conversation_is_not_told():
     await asyncio.sleep(0)
     assert not waiting.done()
     waiting.cancel()
+
+
+class LocalDesk:
+    """A desk in this process, with the interface of a handle of Ray."""
+
+    def __init__(self) -> None:
+        self.desk = DeskActor()
+
+    def options(self, **options: object) -> "LocalDesk":
+        return self
+
+    def remote(self) -> "LocalDesk":
+        return self
+
+    def __getattr__(self, name: str) -> object:
+        return SimpleNamespace(remote=getattr(self.desk, name))
+
+
+class DeadStore:
+    async def issued(self, session_id: str, digest: str, keep_s: float) -> None:
+        raise OSError("the store is away")
+
+    async def claim(self, session_id: str, digest: str) -> bool:
+        raise OSError("the store is away")
+
+    async def ended(self, session_id: str) -> None:
+        raise OSError("the store is away")
+
+
+async def test_the_desk_has_the_tickets_while_the_store_is_away(monkeypatch):
+    desk = LocalDesk()
+    monkeypatch.setattr("duologue.ray._tickets.ray.remote", lambda actor: desk)
+    one, two = (RayTickets(60, lambda session_id: None, DeadStore()) for _ in range(2))
+    with pytest.raises(OSError, match="away"):
+        await one.issued("session", "digest", 30)
+    assert await two.claim("session", "digest") is True
+    with pytest.raises(OSError, match="away"):
+        await two.issued("session", "next", 30)
+    with pytest.raises(OSError, match="away"):
+        await two.ended("session")
+    with pytest.raises(OSError, match="away"):
+        await one.claim("session", "next")

@@ -1,4 +1,4 @@
-"""Tickets of calls for all replicas: whoever has one may take its conversation up in any of them.
+"""Tickets of calls for all replicas: with one, a page takes its conversation up in any of them.
 
 They are kept by one small actor, the desk, which outlives replicas and versions, and tells a
 replica when another one takes a conversation of it up. If the desk's node dies, its tickets are
@@ -153,12 +153,16 @@ class RayTickets:
 
     async def issued(self, session_id: str, digest: str, keep_s: float) -> None:
         """Record a ticket, for the rest of the call and ``keep_s``."""
-        if self._store is not None:
-            await self._store.issued(session_id, digest, self._max_call_s + keep_s)
-        await self._desk.issued.remote(self._owner, session_id, digest, self._max_call_s + keep_s)
+        keep_s += self._max_call_s
+        try:
+            # First the desk, because a store that does not answer may take all the time there is.
+            await self._desk.issued.remote(self._owner, session_id, digest, keep_s)
+        finally:
+            if self._store is not None:
+                await self._store.issued(session_id, digest, keep_s)
 
     async def claim(self, session_id: str, digest: str) -> bool:
-        """Return whether whoever has this ticket may take the conversation up here."""
+        """Return True, once, if this is a valid ticket of the conversation."""
         try:
             if await self._desk.claim.remote(self._owner, session_id, digest):
                 return True
@@ -168,9 +172,11 @@ class RayTickets:
 
     async def ended(self, session_id: str) -> None:
         """Forget the tickets of a conversation."""
-        if self._store is not None:
-            await self._store.ended(session_id)
-        await self._desk.ended.remote(self._owner, session_id)
+        try:
+            await self._desk.ended.remote(self._owner, session_id)
+        finally:
+            if self._store is not None:
+                await self._store.ended(session_id)
 
     async def follow(self) -> None:
         """End the conversations that others take up, until cancelled."""
