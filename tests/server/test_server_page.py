@@ -376,6 +376,16 @@ async def test_the_page_calls_again_after_the_server_has_restarted(browser):
     await context.__aexit__(None, None, None)
 
 
+async def test_the_page_calls_again_when_its_first_call_reaches_a_server_that_restarts(browser):
+    stage = CallScene()
+    async with served(stage) as server, open_page(browser, server.url) as page:
+        server.calls.draining = True
+        await page.click("#talk")
+        await page.wait_for_selector('body[data-call="retrying"]')
+        server.calls.draining = False
+        await page.wait_for_selector('body[data-call="live"]')
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_the_page_fits_a_phone_and_is_readable(browser, scheme):
     stage = CallScene()

@@ -189,8 +189,8 @@ class CallSocket:
             async with asyncio.timeout(CLOSE_S):
                 if refusal is None:
                     await self._websocket.close(1000)
-                elif refusal is RESTARTING:
-                    # Without an error message, the page takes it for a lost connection.
+                elif refusal.close_code == RESTARTING.close_code:
+                    # Without an error message, the page calls again by itself.
                     await self._websocket.close(refusal.close_code, refusal.message)
                 else:
                     reason = {"type": "error", "code": refusal.code, "message": refusal.message}

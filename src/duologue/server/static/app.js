@@ -12,6 +12,7 @@ import { Waves } from "./waves.js";
 const MAX_RETRIES = 6;
 const RETRY_MS = 1000;
 const HEALTHY_MS = 10000;
+const RESTARTING = 1012;
 
 const at = (id) => document.getElementById(id);
 const body = document.body;
@@ -226,7 +227,7 @@ function ended({ code, reason, error, lost, byPerson, reached }) {
   const unheard = error?.code === "no_sound" || (error?.code === "call_failed" && !wasLive);
   if (error?.code === "call_failed") lost = true;
   if (wasLive && performance.now() - connectedAt > HEALTHY_MS) attempt = 0;
-  if (lost && (wasLive || attempt) && attempt < MAX_RETRIES) return retry();
+  if (lost && (wasLive || attempt || code === RESTARTING) && attempt < MAX_RETRIES) return retry();
   if (code === 1000 && !error && wasLive) transcript.line("the conversation is over");
   stop("Conversation over");
   if (unheard) notice(NO_SOUND, "error");
