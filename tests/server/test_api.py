@@ -125,7 +125,12 @@ async def test_the_api_needs_the_token(authorization):
 
 @pytest.mark.parametrize(
     ("settings", "client"),
-    [({}, "192.0.2.7"), ({"public_url": "https://talk.example.org/"}, "127.0.0.1")],
+    [
+        ({}, "192.0.2.7"),
+        ({"public_url": "https://talk.example.org/"}, "127.0.0.1"),
+        ({"allowed_hosts": ("talk.example.org",)}, "127.0.0.1"),
+        ({"allowed_origins": ("https://talk.example.org",)}, "127.0.0.1"),
+    ],
 )
 async def test_without_a_token_only_this_machine_may_ask(settings, client):
     app = create_call_app(Operated(), ServerConfig(**settings))

@@ -173,8 +173,14 @@ class ServerConfig:
 
     @property
     def private(self) -> bool:
-        """Whether only people on this machine can reach the server, also through a proxy."""
-        return self.local and (self.public_url is None or is_loopback(hostname_of(self.public_url)))
+        """Whether only people on this machine can reach the server, also through a proxy.
+
+        A page or a host name that is not this machine's means that there is a proxy.
+        """
+        urls = [*self.allowed_origins, *(f"//{host}" for host in self.allowed_hosts)]
+        if self.public_url is not None:
+            urls.append(self.public_url)
+        return self.local and all(is_loopback(hostname_of(url)) for url in urls)
 
     @property
     def secure(self) -> bool:
