@@ -171,7 +171,9 @@ async def test_a_server_that_ends_does_not_wait_for_a_page(caplog):
     assert not [r for r in caplog.records if r.levelname == "ERROR"]
 
 
-async def test_wrong_tickets_are_refused_and_soon_not_even_compared():
+async def test_wrong_tickets_are_refused_and_soon_not_even_compared(monkeypatch):
+    monkeypatch.setattr("duologue.server.tickets.MAX_FAILURES", 20)
+    monkeypatch.setattr("duologue.server.tickets.FAILURES_PER_S", 0.5)
     scene = Scene()
     token = "t" * 16
     async with (

@@ -58,7 +58,14 @@ def test_a_keeper_that_has_issued_nothing_accepts_nothing():
     assert not TicketKeeper(CALL, SESSION).claim(TicketKeeper(CALL, SESSION).issue())
 
 
-def test_a_network_may_show_few_wrong_tickets():
+def test_all_pages_behind_a_proxy_may_show_old_tickets_after_a_restart():
+    wrong = WrongTickets()
+    for _ in range(200):
+        assert wrong.may_try("10.0.0.1", 0.0)
+        wrong.count("10.0.0.1", 0.0)
+
+
+def test_a_network_may_show_a_bounded_number_of_wrong_tickets():
     wrong = WrongTickets()
     tries = []
     for _ in range(MAX_FAILURES + 1):

@@ -6,8 +6,8 @@ A ticket is a text, ``CALL.SESSION.SECRET``:
   the call. It names the process that has the call now.
 - *SESSION* is the id of the conversation, which stays the same in every process that takes it up:
   by it a store finds the conversation.
-- *SECRET* is random, and the only part that proves anything. It is used once: whoever takes the
-  call up gets the next ticket. Only a hash of it is kept.
+- *SECRET* is random, and the only part that proves anything. It is used once: the page that takes
+  the call up gets the next ticket. Only a hash of it is kept.
 
 The ticket before the newest one stays valid until the page has confirmed the newest one, because
 the socket may be lost in between.
@@ -28,10 +28,14 @@ from duologue.server._rate_limits import TokenBucket, network_of
 SECRET_BYTES = 32
 """Random bytes of a secret."""
 
-MAX_FAILURES = 20
-"""Wrong tickets that one network may show at once."""
+MAX_FAILURES = 256
+"""Wrong tickets that one network may show at once.
 
-FAILURES_PER_S = 0.5
+It bounds work only, because nobody guesses a secret of 256 bits. After a restart, all pages show
+old tickets at once, and behind an unknown proxy they are one network.
+"""
+
+FAILURES_PER_S = 8.0
 """Wrong tickets that one network may show each second after that."""
 
 _MAX_NETWORKS = 1024
@@ -47,7 +51,7 @@ def new_session_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What lets a page take up its call again.
+    """A ticket by which a page takes up its call again.
 
     Attributes:
         call_id: Id of the call.
@@ -61,7 +65,7 @@ class Ticket:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return the ticket that a page shows; None if the text is none."""
+        """Return the ticket that a page shows; None if the text is not a ticket."""
         match = _TICKET.fullmatch(text)
         return None if match is None else cls(*match.groups())
 
@@ -106,7 +110,7 @@ class TicketKeeper:
         shown = ticket.digest
         valid = False
         for digest in (self._newest, self._earlier):
-            # Without an early end, so that the time tells nothing.
+            # Compare both in any case, so that the time reveals nothing.
             valid |= hmac.compare_digest(shown, digest)
         if valid:
             self._earlier = shown
@@ -118,7 +122,7 @@ class TicketKeeper:
 
 
 class WrongTickets:
-    """Counts the wrong tickets of each network, so that nobody can try many."""
+    """Counts the wrong tickets of each network, and bounds them."""
 
     def __init__(self) -> None:
         self._networks: BoundedDict[str, TokenBucket] = BoundedDict(_MAX_NETWORKS)
@@ -164,4 +168,4 @@ class SharedTickets(Protocol):
         ...
 
     async def ended(self, session_id: str) -> None:
-        """Forget the tickets of a conversation that has ended as it should."""
+        """Forget the tickets of a conversation that has ended regularly."""

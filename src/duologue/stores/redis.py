@@ -240,7 +240,7 @@ class RedisTickets:
         return await self._stores.run(claim) == 1
 
     async def ended(self, session_id: str) -> None:
-        """Forget the ticket of a conversation that has ended as it should."""
+        """Forget the ticket of a conversation that has ended regularly."""
         await self._stores.run(self._stores.client().delete(self._key(session_id)))
 
     def _key(self, session_id: str) -> str:

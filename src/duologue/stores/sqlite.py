@@ -332,7 +332,7 @@ class SqliteTickets:
         )
 
     async def ended(self, session_id: str) -> None:
-        """Forget the ticket of a conversation that has ended as it should."""
+        """Forget the ticket of a conversation that has ended regularly."""
         forget = "DELETE FROM tickets WHERE session = ?"
         await self._stores.run(lambda database: database.execute(forget, (session_id,)).close())
 
