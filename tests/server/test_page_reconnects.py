@@ -70,6 +70,32 @@ async def test_a_lost_socket_interrupts_neither_the_voices_nor_the_transcript(br
         await until(lambda: server.calls.sessions == 0)
 
 
+async def test_a_text_after_one_that_was_lost_stands_once_in_the_transcript(browser):
+    stage = CallScene()
+    async with (
+        served(stage) as server,
+        tcp_proxy(server.port) as proxy,
+        open_page(browser, f"http://localhost:{proxy.port}/") as page,
+    ):
+        await talk(page, stage)
+        stage.send_events(CONNECTED)
+        await page.wait_for_selector("#status-text:text-is('Listening')")
+        accepted = proxy.accepted
+        proxy.swallow()
+        await page.fill("#text", "lost")
+        await page.press("#text", "Enter")
+        await page.evaluate("window.dispatchEvent(new Event('online'))")
+        await until(lambda: stage.edge.restarts == 1)
+        assert proxy.accepted > accepted
+        await page.fill("#text", "second")
+        await page.press("#text", "Enter")
+        await until(lambda: stage.texts == ["second"])
+        stage.send_events(AgentTranscriptEvent("Yes.", False, "a"))
+        await page.wait_for_selector("text=Yes.")
+        words = await page.locator(".person .words").all_inner_texts()
+        assert words == ["lost", "second"]
+
+
 async def test_a_call_moves_when_the_address_of_the_page_has_changed(browser):
     async with AsyncExitStack() as stack:
         stage = RoutedScene(stack)

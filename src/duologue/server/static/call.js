@@ -222,12 +222,14 @@ export class Call extends EventTarget {
         this.#received = message.n ?? this.#received;
         this.#emit("event", message.event);
         break;
-      case "wrote":
+      case "wrote": {
         this.#received = message.n;
-        // Before the page was loaded again, or just now.
-        if (message.text === this.#written[0]) this.#written.shift();
-        else this.#emit("wrote", message.text);
+        // Before the page was loaded again, or just now; those before it were lost with a socket.
+        const place = this.#written.indexOf(message.text);
+        if (place < 0) this.#emit("wrote", message.text);
+        else this.#written.splice(0, place + 1);
         break;
+      }
       case "ending":
         this.#emit("ending", message.seconds);
         break;
