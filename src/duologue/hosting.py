@@ -122,7 +122,7 @@ def create_app(
             under the id of its session. In a database, also the tickets by which another process
             takes up the calls of one that has died. Close it after the server.
         live: Whether the page at ``/calls`` shows what is said in running calls, behind the token.
-            By default only if nobody but people on this machine can reach it. It does not see
+            By default only if just people on this machine can reach it. It does not see
             agents of ``handle_call``.
 
     Raises:

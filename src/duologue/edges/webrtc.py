@@ -10,7 +10,7 @@ makes an offer of a new connection (``restart``), and the call moves to it:
 
 While no audio of the person arrives, the agent's audio is held back, and what went out and was not
 reported as played is taken back, so that nothing that went into a dead connection counts as heard,
-and nothing is lost. The path before stays until the next one is connected.
+and nothing is lost. The earlier path stays until the next one is connected.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ STORE = "DUOLOGUE_STORE"
 _HARD_STOP = "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"
 
 _CHECK_S = 0.5
-"""Seconds between two looks at the running calls."""
+"""Seconds between two checks of the running calls."""
 
 
 def application(

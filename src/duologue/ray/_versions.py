@@ -108,7 +108,7 @@ def deploy(
         start_s: Seconds in which the new version must run.
         wait: Return only when the old version has gone.
         report: Called with a line about each step.
-        sleep: Waits so many seconds.
+        sleep: Waits for a number of seconds.
         clock: Seconds of a monotonic clock.
 
     Raises:

@@ -9,7 +9,7 @@ a call, but they are spread in the same way and end within seconds.
 
 A worker whose ticks are late gets a connection only if all others are late, too; and so does one
 that has reported nothing for a second, because its event loop is stuck. A late worker refuses calls
-by itself. If another one is on time, the caller is told to call again at once and so comes there;
+by itself. If another one is on time, the page calls again at once, and so reaches that one;
 a server whose workers are all late is not ready.
 
 Limits are shared: a worker asks for a place before it admits a call, and the places of a worker

@@ -38,7 +38,7 @@ class CallControl(Protocol):
 
 @runtime_checkable
 class FollowedCall(Protocol):
-    """A `CallControl` that also tells what happens in the call, for the page of running calls."""
+    """A `CallControl` that also reports what happens in the call, for the page of running calls."""
 
     def summary(self) -> JsonObject:
         """Return how the call goes, without words; nothing if it is not followed."""

@@ -340,7 +340,7 @@ class CallLimiter:
             try:
                 call.ice_servers = await self._config.ice_servers_for(call.request)
             except Exception as error:  # noqa: BLE001 - any error of the program's
-                log_failure(log, "ice_servers", error)  # Those of before may do.
+                log_failure(log, "ice_servers", error)  # The earlier ones may still work.
             await self._send_config(call, socket, resumed=True)
             await call.carry(socket, received=received, offer_due=False)
 

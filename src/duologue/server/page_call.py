@@ -283,8 +283,8 @@ class PageCall:
     async def send(self, message: Mapping[str, Json]) -> None:
         """Send the page a message.
 
-        Events wait for a page that is away, as far as the log has room. Other messages are for the
-        socket of now, and are dropped without one.
+        Events wait for a page that is away, up to the limits of `EventLog`. Other messages are for
+        the current socket, and are dropped without one.
         """
         carrier = self._carrier
         if message["type"] == EVENT and self.keep_s:
@@ -303,7 +303,7 @@ class PageCall:
             await carrier.socket.send(text)
 
     async def close(self, refusal: Refusal | None = None) -> None:
-        """Close the socket of now, with the reason if there is one; no other is waited for."""
+        """Close the current socket, with the reason if there is one, and wait for no other one."""
         if self._expiry is not None:
             self._expiry.cancel()
         self.over.set()

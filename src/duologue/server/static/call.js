@@ -287,7 +287,7 @@ export class Call extends EventTarget {
     if (this.#next === path) this.#send({ type: "offer", sdp, restart, id });
   }
 
-  // No audio comes: the socket may be dead, too, without having been told.
+  // No audio comes: the socket may be dead, too, without an event.
   #silent() {
     this.#lose();
     if (this.#ticket) this.#again();
