@@ -85,6 +85,19 @@ async def test_a_call_whose_ice_servers_fail_is_refused(caplog):
     assert "ice_servers failed: ValueError: no secret" in caplog.text
 
 
+async def test_ice_servers_that_do_not_come_keep_no_place(monkeypatch):
+    monkeypatch.setattr("duologue.server.config.ICE_SERVERS_S", 0.1)
+
+    async def ice_servers(request):
+        await asyncio.Event().wait()
+
+    async with served(Recorder(), ice_servers=ice_servers) as server:
+        async with server.socket() as socket, asyncio.timeout(3):
+            error, code, _ = await receive_close(socket)
+        assert (error["code"], code) == ("failed", 1011)
+        await until(lambda: server.calls.sessions == 0)
+
+
 async def test_the_end_of_the_socket_ends_the_session():
     handler = Recorder()
     async with served(handler) as server:

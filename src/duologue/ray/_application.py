@@ -80,9 +80,9 @@ def application(
             path, such as ``"app:make_agent"``. A function is pickled, so keep it in a module that
             every node can import.
         config: Addresses and limits; a function is called in each replica, for example to read a
-            token. By default only callers at the machine of the proxy are served. ``host``,
-            ``port`` and certificates are those of Serve's proxies, ``max_sessions`` is that of
-            ``scaling``.
+            token. By default only callers at the machine of the proxy are served. Name the ``host``
+            of Serve's proxies, so that a token is demanded where other machines reach them; their
+            port and certificates are Serve's, and ``max_sessions`` is that of ``scaling``.
         make_app: Used in place of ``make_agent``: makes the whole ASGI app, in the replica.
         scaling: Number of replicas, and of their calls.
         store: Where the conversations of agents are kept that have no store of their own, as

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 import os
@@ -21,6 +22,9 @@ from duologue.rtc.udp_ports import check_addresses, check_udp_ports
 
 MIN_TOKEN = 16
 """Fewest characters of a token."""
+
+ICE_SERVERS_S = 5.0
+"""Most seconds that a function of the program may take to return the ICE servers of a call."""
 
 SESSIONS_PER_CORE = 8
 """A browser session takes about 2.5 % of a core (measured); the rest is for the model's work."""
@@ -198,11 +202,19 @@ class ServerConfig:
         return f"{'https' if self.secure else 'http'}://{name}:{port}/{fragment}"
 
     async def ice_servers_for(self, request: CallRequest) -> tuple[IceServer, ...]:
-        """Return the STUN and TURN servers for one call."""
+        """Return the STUN and TURN servers for one call.
+
+        Raises:
+            TimeoutError: A function of the program took longer than `ICE_SERVERS_S`.
+        """
         if not callable(self.ice_servers):
             return self.ice_servers
         servers = self.ice_servers(request)
-        return tuple(await servers if isinstance(servers, Awaitable) else servers)
+        if not isinstance(servers, Awaitable):
+            return tuple(servers)
+        # Nobody reads the socket meanwhile, so a page that has left would keep its place.
+        async with asyncio.timeout(ICE_SERVERS_S):
+            return tuple(await servers)
 
     def config_message(self, ice_servers: Sequence[IceServer] | None = None) -> JsonObject:
         """Return the ``config`` message that an admitted page gets.
