@@ -141,7 +141,7 @@ async def relay(page: CallSocket, hello: Hello, channel: socket.socket) -> Refus
         channel: This end of the socket pair.
 
     Returns:
-        With what to close the page's socket; None is an ordinary end.
+        The reason with which to close the page's socket; None is an ordinary end.
     """
     reader, writer = await asyncio.open_unix_connection(sock=channel, limit=4 * 1024 * 1024)
 
