@@ -410,5 +410,7 @@ def test_a_closed_channel_of_connections_is_noticed():
         assert not received.getblocking()
         assert not received.get_inheritable()
         received.close()
+        theirs.send(b"c")  # what arrives if this process can open no more files
+        assert receive_connections(ours) == []
         theirs.close()
         assert receive_connections(ours) is None

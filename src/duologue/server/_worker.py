@@ -84,7 +84,8 @@ def receive_connections(channel: socket.socket) -> list[tuple[bytes, socket.sock
     if not data and not descriptors:
         return None
     connections = []
-    for kind, descriptor in zip(data, descriptors, strict=True):
+    # Without a descriptor, this process has no room for another file, and the socket is closed.
+    for kind, descriptor in zip(data, descriptors, strict=False):
         os.set_inheritable(descriptor, False)
         connection = socket.socket(fileno=descriptor)
         connection.setblocking(False)
