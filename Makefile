@@ -67,7 +67,7 @@ quick: lint types ## what a first patch needs: no weights, no browser, no cluste
 
 # Without the tests by software that is there for the newest packages only.
 lowest: .venv-lowest/.ready ## test with the oldest packages that pyproject.toml allows
-	.venv-lowest/bin/python -m pytest -q -W "ignore::DeprecationWarning" -m "not weights and not browser" \
+	.venv-lowest/bin/python -m pytest -q -n auto -W "ignore::DeprecationWarning" -m "not weights and not browser" \
 	tests/test_audio.py tests/test_video.py tests/test_items.py tests/agent/test_conversation.py \
 	tests/agent/test_jsonl_store.py tests/agent/test_instructions.py tests/tools tests/weights \
 	tests/cli/test_weights_cli.py tests/edges \
