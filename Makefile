@@ -50,18 +50,20 @@ types: setup
 	.venv/bin/mypy
 	.venv/bin/mypy --config-file tests/mypy.ini tests
 
+# One more than there are cores, because many tests wait for something.
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)))
 # Weights, browsers and clusters need every core for themselves, so their tests run one after another.
 ALONE := weights or browser or ray
 unit: setup
 ifeq ($(strip $(ARGS)),)
 	.venv/bin/python -m pytest -m "$(ALONE)"
-	.venv/bin/python -m pytest -n auto -m "not ($(ALONE))"
+	.venv/bin/python -m pytest -n $(WORKERS) -m "not ($(ALONE))"
 else
 	.venv/bin/python -m pytest $(ARGS)
 endif
 
 quick: lint types ## what a first patch needs: no weights, no browser, no cluster, no whole services
-	.venv/bin/python -m pytest -n auto -m "not ($(ALONE))" \
+	.venv/bin/python -m pytest -n $(WORKERS) -m "not ($(ALONE))" \
 		--ignore tests/conformance --ignore tests/simulators --ignore tests/cli/simulate \
 		--ignore tests/server --ignore tests/rtc --ignore tests/test_examples.py
 

@@ -233,6 +233,7 @@ def test_mount_in_starlette(monkeypatch):
         "sessions": 0,
         "limit": 4,
         "tick_delay_ms": 0,
+        "late": False,
         "refused": 0,
     }
     headers = {"origin": "http://localhost:8000", "host": "localhost:8000"}

@@ -166,7 +166,7 @@ def test_error_of_the_vad_beside_a_cloud_model_ends_nothing(signals):
             )
         )
         model.vad = Broken()
-        model._session = Session(model, ReconnectPolicy(), reconnects=True)
+        model._session = model._commands = Session(model, ReconnectPolicy(), reconnects=True)
         async with join_agent(model, edge) as agent:
             await edge.speak(5.0)
             assert (await agent.say("Still here.")).heard_text == "Still here."
