@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up; nothing but Python and pip is needed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test quick lint types unit lowest bench format clean
+.PHONY: help setup demo serve test quick lint types unit cluster lowest bench format clean
 
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 # The first that runs and is new enough: a name may be there that only says what is missing.
@@ -37,7 +37,7 @@ demo: setup ## talk to it: a recorded caller first, then the page in your browse
 serve: setup ## the page with any model or agent: make serve ARGS="--llm openai"
 	.venv/bin/duologue serve $(ARGS)
 
-test: lint types unit ## everything CI runs
+test: lint types unit ## what CI runs, but for `make lowest` and `make cluster`
 
 lint: setup
 	.venv/bin/ruff check .
@@ -52,18 +52,21 @@ types: setup
 
 # One more than there are cores, because many tests wait for something.
 WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)))
-# Weights, browsers and clusters need every core for themselves, so their tests run one after another.
-ALONE := weights or browser or ray
+# Weights and browsers need every core for themselves, so their tests run one after another.
+ALONE := weights or browser
 unit: setup
 ifeq ($(strip $(ARGS)),)
 	.venv/bin/python -m pytest -m "$(ALONE)"
-	.venv/bin/python -m pytest -n $(WORKERS) -m "not ($(ALONE))"
+	.venv/bin/python -m pytest -n $(WORKERS) -m "not ($(ALONE) or ray)"
 else
 	.venv/bin/python -m pytest $(ARGS)
 endif
 
+cluster: setup ## test Ray Serve on a cluster of two nodes, which CI does too
+	.venv/bin/python -m pytest -m ray tests/ray_serve
+
 quick: lint types ## what a first patch needs: no weights, no browser, no cluster, no whole services
-	.venv/bin/python -m pytest -n $(WORKERS) -m "not ($(ALONE))" \
+	.venv/bin/python -m pytest -n $(WORKERS) -m "not ($(ALONE) or ray)" \
 		--ignore tests/conformance --ignore tests/simulators --ignore tests/cli/simulate \
 		--ignore tests/server --ignore tests/rtc --ignore tests/test_examples.py
 
