@@ -76,7 +76,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "observe/_call_spans.py": ("observe/test_call_spans.py",),
     "observe/_stereo_timeline.py": ("observe/test_stereo_timeline.py",),
     "testing/_wire_comparison.py": ("testing/test_wire_comparison.py",),
-    "testing/_wire_script.py": ("testing/test_wire_replay.py",),
+    "testing/_wire_script.py": ("testing/test_wire_script.py",),
     "_g711.py": ("test_g711.py",),
     "agent/_digits.py": ("agent/test_digits.py",),
     "edges/_arrivals.py": ("edges/test_arrivals.py",),
